@@ -354,11 +354,11 @@ def test_values_that_grow(tmp_path):
     assert "too deep" in refused(tmp_path / "a.bin", archive(deep))
 
 
-def storage(numel=4, key="0", kind="FloatStorage"):
+def storage(numel=4, key="0", kind="FloatStorage", more=b""):
     name = f"ctorch\n{kind}\n".encode()
     return (
         b"(X\x07\0\0\0storage" + name + b"X" + struct.pack("<I", len(key)) + key.encode() + b"X\x03\0\0\0cpu"
-        b"\x8a\x08" + struct.pack("<q", numel) + b"tQ"
+        b"\x8a\x08" + struct.pack("<q", numel) + more + b"tQ"
     )
 
 
@@ -426,6 +426,7 @@ def test_where_training_programs_keep_the_model(key, tmp_path):
         {"key": "../../etc/passwd"},
         {"kind": "DoubleStorage"},
         {"kind": "ByteStorage"},
+        {"more": b"N"},  # as in a stream
         {"settings": b"K\x01"},
         {"settings": b"\x89" + EMPTY + EMPTY + b"K\x01"},
         {"settings": b"\x89" + EMPTY + b"}X\x03\0\0\0neg\x88s"},

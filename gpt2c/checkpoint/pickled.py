@@ -32,7 +32,7 @@ class _Mark:
 _MARK = _Mark()
 
 
-def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
+def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True, is_stream: bool = False) -> Any:
     """The value of the pickle at the file's position, which moves past it.
 
     Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict; its attributes are left out.
@@ -45,13 +45,15 @@ def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
         The name of the file; errors start with it.
     is_torch : bool
         Whether torch wrote it, for the advice in errors.
+    is_stream : bool
+        Whether it is of a stream, where the description of a storage has one more part.
 
     Raises
     ------
     CheckpointError
         It is damaged, or names anything that a file of tensors does not need.
     """
-    machine, stream = _Machine(where, is_torch), cast("IO[bytes]", _Bounded(file))
+    machine, stream = _Machine(where, is_torch, is_stream), cast("IO[bytes]", _Bounded(file))
     end = 0  # of the current frame, which holds instructions and may not be truncated
     try:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
@@ -88,8 +90,8 @@ class _Bounded:
 class _Machine:
     """The stack, and the effect of each instruction on it."""
 
-    def __init__(self, where: str, is_torch: bool) -> None:
-        self.where, self.is_torch = where, is_torch
+    def __init__(self, where: str, is_torch: bool, is_stream: bool) -> None:
+        self.where, self.is_torch, self.is_stream = where, is_torch, is_stream
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, Storage] = {}
@@ -227,13 +229,13 @@ class _Machine:
 
     def op_binpersid(self, _: None) -> None:
         parts = self._pop()
-        if type(parts) is not tuple or len(parts) not in (5, 6) or parts[0] != "storage":
+        if type(parts) is not tuple or len(parts) != 5 + self.is_stream or parts[0] != "storage":
             raise ValueError("a storage is missing")
         kind, key, numel = parts[1], parts[2], parts[4]
         name = kind.name.rpartition(".")[2] if isinstance(kind, Name) else ""
         if name not in STORAGES or type(key) is not str or not is_size(numel):
             raise ValueError("a storage is described incorrectly")
-        if len(parts) == 6 and parts[5] is not None:
+        if self.is_stream and parts[5] is not None:
             raise ValueError("a storage is a part of another, which is not supported")
         storage = Storage(key, STORAGES[name], numel)
         if self.storages.setdefault(key, storage) != storage:

@@ -202,7 +202,7 @@ def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
         raise CheckpointError(f"{where} was not written by torch.save, or by an unknown version")
     if system.get("little_endian") is not True:
         raise CheckpointError(f"{where} is not little-endian")
-    value = read_pickle(reader, where)
+    value = read_pickle(reader, where, is_stream=True)
     keys = read_pickle(reader, where)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise CheckpointError(f"{where} has no list of storages")
