@@ -349,6 +349,14 @@ LINE = b'{"text": "Once"}\n'
 PARQUET = pa.BufferOutputStream()
 parquet.write_table(pa.table({"text": ["a"], "n": [1]}), PARQUET)
 PARQUET = PARQUET.getvalue().to_pybytes()
+
+
+def fewer_rows(data):
+    """A Parquet file of one row whose row group announces none, and whose footer one."""
+    at = data.rindex(b"\x16\x02")  # a field of 1, in a 64-bit integer of Thrift
+    return data[: at + 1] + b"\0" + data[at + 2 :]
+
+
 NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
 
 
@@ -364,6 +372,8 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.jsonl", b"[" * 100_000 + b"\n", {}, ":1: JSON nested too deeply"),
         ("a.jsonl", b'{"Text": "a", "b": 1}\n', {}, "no record has a field 'text': choose with -"),
         ("a.jsonl", b'{"text": "a", "gpt2c_logprob": 1}', {}, ":1: there is a field 'gpt2c_logp"),
+        ("a.jsonl", LINE + b"\xef\xbb\xbf\n", {}, ":2: not JSON: Unexpected UTF-8 BOM"),
+        ("a.jsonl", LINE + b"\xef\xbb\n", {}, ":2: not UTF-8 text: byte 0 is 0xef"),
         ("a.csv", b"", {}, ": an empty file, or one of empty lines: a CSV file starts with the names of"),
         ("a.csv", b"\n\r\n", {}, ": an empty file, or one of empty lines: a CSV file starts with the names"),
         ("a.csv", b"a,b\n1,2\n", {}, ":1: no column is called 'text': choose with --text-field"),
@@ -381,6 +391,8 @@ NOISE = b"".join(b'{"text": "%d"}\n' % (i * i) for i in range(5000))
         ("a.parquet", PARQUET, {"text_field": "b"}, ": no column is called 'b': choose with "),
         ("a.parquet", PARQUET, {"text_field": "n"}, ": the column 'n' holds int64; needed: texts"),
         ("a.parquet", damaged(PARQUET), {}, ": not a complete Parquet file: "),
+        ("a.parquet", fewer_rows(PARQUET), {}, ": not a complete Parquet file: it has 0 rows, but"),
+        ("a.parquet", PARQUET.replace(b"text", b"\xffext"), {}, ": not a complete Parquet file: 'utf-8'"),
         ("a.parquet", b"", {}, ": not a complete Parquet file: "),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -107,6 +107,7 @@ def written(tmp_path, model, **sizes):
     """A checkpoint with these values, which are no tensors."""
     with zipfile.ZipFile(tmp_path / "ckpt.pt", "w") as file:
         file.writestr("a/data.pkl", pickle.dumps({"model": model, "model_args": SIZES | sizes}, 2))
+        file.writestr("a/version", "3")
     return tmp_path
 
 

@@ -156,6 +156,7 @@ def test_gpt2_s_vocabulary_comes_back():
         lambda v: v["added"].append(["only a text"]),
         lambda v: v["added"].append(["far", 10**6, True, False]),
         lambda v: v.update(tokens=None),
+        lambda v: v.update(characters=5),
     ],
 )
 def test_a_damaged_vocabulary_is_an_error(change):

@@ -6,10 +6,10 @@ import hashlib
 import json
 import os
 import random
-import zlib
 
 import numpy as np
 import pytest
+from helpers.damage import sealed
 from helpers.strategies import random_model
 
 from gpt2c import GPT2, CheckpointError, Config, ConfigError
@@ -35,21 +35,11 @@ def header_of(path) -> tuple[dict, int]:
     return json.loads(data[8 : 8 + size]), 8 + size
 
 
-def written(header, more=0) -> bytes:
-    """A header with its length, padding (and ``more``), and the checksum as docs/packed-files.md has it."""
-    if "header_crc32" in header["__metadata__"]:
-        header["__metadata__"]["header_crc32"] = "0" * 8
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % 64 + more)
-    data = len(text).to_bytes(8, "little") + text
-    return data.replace(b'"header_crc32":"00000000"', b'"header_crc32":"%08x"' % zlib.crc32(data), 1)
-
-
 def with_header(path, change, more=0) -> None:
     """Write a file anew with another header, whose checksum is right."""
     header, start = header_of(path)
     change(header)
-    path.write_bytes(written(header, more) + path.read_bytes()[start:])
+    path.write_bytes(sealed(header, more) + path.read_bytes()[start:])
 
 
 @pytest.fixture
@@ -122,7 +112,7 @@ def test_a_truncated_file_is_refused(path):
 def test_the_checksum_is_as_documented(path):
     header, start = header_of(path)
     data = path.read_bytes()
-    assert written(header) == data[:start]
+    assert sealed(header) == data[:start]
     assert header["__metadata__"]["payload_sha256"] == hashlib.sha256(data[start:]).hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers.command_line import run
+from helpers.damage import damaged
+from helpers.reading import corpus, valid_files
+from helpers.tf_tables import MAGIC, block, field, sealed, table, varint
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +34,6 @@ DATA = Path(__file__).parent / "data" / "openai"
 LOGITS = dict(np.load(DATA / "logits.npz"))
 IDS = LOGITS["ids"].tolist()
 HASHES = json.loads((DATA / "expected.json").read_text())
-MAGIC = bytes.fromhex("57fb808b247547db")
 
 
 @pytest.fixture
@@ -261,45 +264,6 @@ def test_settings_of_other_programs(copy):
 # ---- a writer of bundles, from the description of their format
 
 
-def varint(value):
-    data = b""
-    while value > 127:
-        data, value = data + bytes([value & 127 | 128]), value >> 7
-    return data + bytes([value])
-
-
-def field(number, value):
-    if isinstance(value, int):
-        return varint(number << 3) + varint(value % 2**64)
-    return varint(number << 3 | 2) + varint(len(value)) + value
-
-
-def block(items, compression=0):
-    """A block and its end; keys have in common with the key before them what they can."""
-    data, last = b"", b""
-    for key, value in items:
-        shared = next((i for i, (a, b) in enumerate(zip(key, last, strict=False)) if a != b), 0)
-        data += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    return sealed(data + bytes(4) + (1).to_bytes(4, "little") + bytes([compression]))
-
-
-def sealed(data):
-    return data + masked(crc32c(data)).to_bytes(4, "little")
-
-
-def table(items, in_a_block=100, compression=0):
-    data, places = b"", []
-    for at in range(0, len(items), in_a_block):
-        part = items[at : at + in_a_block]
-        found = block(part, compression)
-        places.append((part[-1][0], varint(len(data)) + varint(len(found) - 5)))
-        data += found
-    index = block(places)
-    footer = varint(0) + varint(0) + varint(len(data)) + varint(len(index) - 5)
-    return data + index + footer.ljust(40, b"\0") + MAGIC
-
-
 def header(shards=1, endianness=0, consumer=0):
     return b"", field(1, shards) + field(2, endianness) + field(3, field(1, 1) + field(2, consumer))
 
@@ -312,6 +276,14 @@ def entry(array, offset=0, dtype=1, **changes):
     message = field(1, values["dtype"]) + field(2, dims)
     message += b"".join(field(i + 3, values[name]) for i, name in enumerate(("shard", "offset", "nbytes")))
     return message + b"\x35" + values["crc"].to_bytes(4, "little") + values["more"]
+
+
+def of_block(content):
+    """A table of one block."""
+    found = sealed(content + b"\0")
+    places = block([(b"z", varint(0) + varint(len(content)))])
+    footer = varint(0) + varint(0) + varint(len(found)) + varint(len(places) - 5)
+    return found + places + footer.ljust(40, b"\0") + MAGIC
 
 
 SIZES = {"n_vocab": 5, "n_ctx": 3, "n_embd": 2, "n_head": 1, "n_layer": 1}
@@ -378,6 +350,10 @@ def test_tables_of_several_blocks(in_a_block, tmp_path):
         ({"crc": 1}, "is damaged: the checksum of variable 'model/wpe' is wrong"),
         ({"more": field(7, b"")}, "'model/wpe' is stored in parts .a partitioned variable.*save it whole"),
         ({"more": field(4, b"ab")}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(2, field(2, 3))}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(7, 3)}, "is damaged: a message has a field of the wrong type"),
+        ({"more": field(7, b"\x3a")}, "is damaged: a number is truncated"),
+        ({"more": field(7, b"\3\0")}, "is damaged: a message has a field without a number"),
         ({"more": b"\x3b"}, "is damaged: a message is truncated"),
         ({"more": b"\x3a\x05ab"}, "is damaged: a message is truncated"),
         ({"more": b"\x38" + b"\x80" * 11}, "is damaged: a number is truncated"),
@@ -450,6 +426,11 @@ def test_tables_that_cannot_be(tmp_path):
         "is compressed, which TensorFlow never does: save the model"
     )
     assert told(pointing(b"ab")).startswith("is damaged: a block is too short")
+    content = block([header(), (b"b", one)])[:-13]  # without its only restart point
+    for points in (b"\1\0\0\0", b"", bytes(4) + b"\1\0\0\0"):
+        assert told(of_block(content + points + (len(points) // 4).to_bytes(4, "little"))) == (
+            "is damaged: a block has a restart point that is not a whole key; get the file again"
+        )
     assert told(pointing(b"\xff" * 8)).startswith("is damaged: a block is too short")
     assert told(pointing(b"\0\xff\x01\0" + bytes(8))).startswith(
         "is damaged: an entry is longer than its block"
@@ -466,7 +447,7 @@ def test_tables_that_cannot_be(tmp_path):
     )
     with open(path, "wb") as file:
         file.truncate(2**23)
-    assert "too many for the index of a GPT-2 (at most 4194304)" in told_of(path)
+    assert "too many for the index of a GPT-2 (at most 524288)" in told_of(path)
 
 
 def told_of(path):
@@ -537,10 +518,7 @@ def test_any_block_with_a_right_checksum(tmp_path_factory, data):
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(content) - 1))
         content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=12))
-    found = sealed(bytes(content) + b"\0")
-    places = block([(b"z", varint(0) + varint(len(content)))])
-    footer = varint(0) + varint(0) + varint(len(found)) + varint(len(places) - 5)
-    path.write_bytes(found + places + footer.ljust(40, b"\0") + MAGIC)
+    path.write_bytes(of_block(bytes(content)))
     try:
         with RegularFile(path) as file:
             read_index(file)
@@ -611,3 +589,44 @@ def same_as(tensorflow, path):
     for name, info in checkpoint.tensors.items():
         theirs = reader.get_tensor(info.name).astype(np.float32)
         assert checkpoint.read(name).tobytes() == theirs.tobytes(), name
+
+
+# ---- damaged indexes beside TensorFlow
+
+
+def by_tensorflow(tf, path):
+    """The types and shapes of the variables, read in a process of its own: damage may end TensorFlow's."""
+    out, into = os.pipe()
+    if (pid := os.fork()) == 0:
+        try:
+            reader = tf.train.load_checkpoint(str(path.with_suffix("")))
+            shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+            found = {name: [dtypes[name].as_datatype_enum, *shape] for name, shape in shapes.items()}
+            os.write(into, json.dumps(found).encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    with open(out, "rb") as file:
+        text = file.read()
+    os.waitpid(pid, 0)
+    return json.loads(text) if text else None
+
+
+@pytest.mark.oracle
+def test_damaged_indexes_beside_tensorflow(tmp_path):
+    """What is accepted of files that fuzzing found, and of others, has TensorFlow's variables."""
+    tf = pytest.importorskip("tensorflow")
+    files, compared = [*valid_files("tensorflow"), *corpus("tensorflow")], 0
+    files += [damaged("tensorflow", files[i % 3], files, np.random.default_rng(i)) for i in range(300)]
+    for data in files:
+        (tmp_path / "a.index").write_bytes(data)
+        try:
+            _, ours = read_index(RegularFile(tmp_path / "a.index"))
+        except CheckpointError:
+            continue
+        if any(variable.dtype == 0 for variable in ours.values()):  # which no model may have, here and there
+            continue
+        theirs = by_tensorflow(tf, tmp_path / "a.index")
+        assert theirs == {name: [v.dtype, *v.shape] for name, v in ours.items()}
+        compared += 1
+    assert compared > 20

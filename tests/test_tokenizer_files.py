@@ -286,6 +286,11 @@ def test_the_library_runs_the_rest(tmp_path):
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     write(tmp_path / "words", {"tokenizer.json": words.to_str()})
     assert load(tmp_path / "words", 3).encode("b a x") == [1, 0, 2]
+    twice = json.loads(words.to_str())
+    twice["model"]["vocab"]["b"] = 0
+    write(tmp_path / "words", {"tokenizer.json": twice})
+    with pytest.raises(TokenizerError, match="'a' and 'b' both have the id 0"):
+        load(tmp_path / "words", 3)
     write(tmp_path / "words", {"tokenizer.json": {"model": {"type": "Nonsense"}}})
     with pytest.raises(TokenizerError, match="the tokenizers library refuses it"):
         load(tmp_path / "words", 3)
@@ -299,6 +304,7 @@ def test_damaged_files(tmp_path):
     last = max(vocab, key=vocab.get)
     cases = [
         ("{", r"tokenizer.json is damaged: it is not valid JSON: Expecting"),
+        ('{"a": NaN}', r"is not valid JSON: NaN is not a number of JSON"),
         ('{"a": 1, "a": 2}', "the key 'a' occurs twice"),
         ("[" * 100_000, "is damaged: it is nested too deeply for a tokenizer's JSON$"),
         ("[]", r"tokenizer.json must hold a JSON object, not \[\]"),
@@ -327,6 +333,7 @@ def test_damaged_files(tmp_path):
         (described(model={"vocab": vocab | {last: 2**40}}), f"a token has the id {2**40}; allowed: 0 to"),
         (described(post_processor={"type": "TemplateProcessing"}), "the post_processor is damaged"),
         (described(post_processor={"type": "RobertaProcessing"}), "the post_processor is damaged"),
+        (described(post_processor={"type": "Sequence", "processors": 1.5}), "its post_processor None is not"),
         (described(post_processor={"type": "Nonsense"}), "its post_processor 'Nonsense' is not known"),
         (described(post_processor={"type": "TemplateProcessing", "single": [
             {"SpecialToken": {"id": "x"}}, {"Sequence": {}}], "special_tokens": {"x": {"ids": [999]}}}),

@@ -234,11 +234,12 @@ class Evil:
         return self.call
 
 
-def archive(data, members=(), compression=zipfile.ZIP_STORED):
+def archive(data, members=(), compression=zipfile.ZIP_STORED, version=b"3\n"):
     """A zip archive with this data.pkl."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", compression) as packed:
         packed.writestr("archive/data.pkl", data)
+        packed.writestr("archive/version", version)
         for name, content in members:
             packed.writestr(name, content)
     return out.getvalue()
@@ -310,7 +311,9 @@ PROGRAMS = {
     "a list whose items are no list": b"\x80\x02K\x01K\x02a.",
     "no values": b"\x80\x02.",
     "no end": b"\x80\x02]",
+    "a frame that ends after it": b"\x80\x04\x95\x09\0\0\0\0\0\0\0K\x01.",
     "a memo that is not there": b"\x80\x02h\x05.",
+    "a mark in the memo": b"\x80\x02(q\x00K\x01t.",
     "a mark at the end": b"\x80\x02(.",
     "a list as a key": b"\x80\x02}]K\x01s.",
     "state of a number": b"\x80\x02K\x01}b.",
@@ -351,21 +354,24 @@ def test_values_that_grow(tmp_path):
     assert "too deep" in refused(tmp_path / "a.bin", archive(deep))
 
 
-def storage(numel=4, key="0", kind="FloatStorage"):
+def storage(numel=4, key="0", kind="FloatStorage", more=b""):
     name = f"ctorch\n{kind}\n".encode()
     return (
         b"(X\x07\0\0\0storage" + name + b"X" + struct.pack("<I", len(key)) + key.encode() + b"X\x03\0\0\0cpu"
-        b"\x8a\x08" + struct.pack("<q", numel) + b"tQ"
+        b"\x8a\x08" + struct.pack("<q", numel) + more + b"tQ"
     )
 
 
-def tensor(numel=4, offset=0, shape=(4,), strides=(1,), **described):
+EMPTY = b"ccollections\nOrderedDict\n)R"
+
+
+def tensor(numel=4, offset=0, shape=(4,), strides=(1,), settings=b"\x89" + EMPTY, **described):
     def sizes(values):
         return b"(" + b"".join(b"\x8a\x08" + struct.pack("<q", value) for value in values) + b"t"
 
     return (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n(" + storage(numel, **described) + b"\x8a\x08"
-        + struct.pack("<q", offset) + sizes(shape) + sizes(strides) + b"\x89ccollections\nOrderedDict\n)RtR."
+        + struct.pack("<q", offset) + sizes(shape) + sizes(strides) + settings + b"tR."
     )  # fmt: skip
 
 
@@ -419,6 +425,13 @@ def test_where_training_programs_keep_the_model(key, tmp_path):
         {"key": "1"},
         {"key": "../../etc/passwd"},
         {"kind": "DoubleStorage"},
+        {"kind": "ByteStorage"},
+        {"more": b"N"},  # as in a stream
+        {"settings": b"K\x01"},
+        {"settings": b"\x89" + EMPTY + EMPTY + b"K\x01"},
+        {"settings": b"\x89" + EMPTY + b"}X\x03\0\0\0neg\x88s"},
+        {"settings": b""},
+        {"numel": 3, "shape": (3,)},
         {"kind": "QInt8Storage"},
     ],
     ids=str,
@@ -428,6 +441,13 @@ def test_tensors_that_cannot_be(described, tmp_path):
     (tmp_path / "good.bin").write_bytes(good)
     assert read(tmp_path / "good.bin").tolist() == [0] * 4
     refused(tmp_path / "a.bin", archive(tensor(**described), [("archive/data/0", bytes(16))]))
+
+
+def test_a_storage_that_is_described_in_two_ways(tmp_path):
+    one, other = tensor()[2:-1], tensor(8, kind="HalfStorage")[2:-1]
+    data = b"\x80\x02" + table(a=one, b=other) + b"."
+    message = refused(tmp_path / "a.bin", archive(data, [("archive/data/0", bytes(16))]))
+    assert "a storage is described in two ways" in message
 
 
 def test_archives_that_cannot_be(tmp_path):
@@ -444,6 +464,10 @@ def test_archives_that_cannot_be(tmp_path):
     # The last member where the first one is.
     overlapping = good[: table + 42] + good[first + 42 : first + 46] + good[table + 46 :]
     assert "shares bytes with another" in refused(path, bytes(overlapping))
+    for at, message in ((table + 38, "marked as a directory"), (table + 34, "in another file")):
+        marked = good[:at] + b"\x10" + good[at + 1 :]
+        assert message in refused(path, bytes(marked))
+    assert "of several files" in refused(path, bytes(good[:-18] + b"\1" + good[-17:]))
     beyond = good[: table + 20] + struct.pack("<II", 2**30, 2**30) + good[table + 28 :]
     assert "file: it is truncated" in refused(path, bytes(beyond))
     elsewhere = good[: table + 42] + struct.pack("<I", 5) + good[table + 46 :]
@@ -451,6 +475,10 @@ def test_archives_that_cannot_be(tmp_path):
     assert "its end is missing" in refused(path, bytes(good) + b"more")
     many = good[:-10] + struct.pack("<I", 2**31) + good[-6:]
     assert "its table has 2147483648 bytes" in refused(path, bytes(many))
+    beside = archive(data, [("archive/data/0", bytes(16)), ("other/data/1", bytes(16))])
+    assert "'other/data/1', which is not in its folder archive/" in refused(path, beside)
+    for version in (b"", b"x", b"11", b"0"):
+        assert "of torch's format; supported: 1 to 10" in refused(path, archive(data, version=version))
     big = archive(data, [("archive/data/0", bytes(16)), ("archive/byteorder", b"big")])
     assert "is not little-endian" in refused(path, big)
 

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 # Maximum bytes of JSON in one file. The most expensive JSON takes 27 times as much memory.
-MAX_JSON = 2**20
+MAX_JSON = 2**19
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LLMC_MAGIC = 20240326
 GGUF_MAGIC = b"GGUF"

@@ -21,11 +21,11 @@ __all__ = ["GGUF", "TYPES", "read_gguf"]
 
 _VERSIONS = (2, 3)  # read alike; 3 also allows big-endian files
 # Maximum bytes before the data. A vocabulary of 50,000 tokens with its merges takes 2 MB.
-_MAX_HEADER = 32 * 2**20
+_MAX_HEADER = 8 * 2**20
 # Maximum entries of metadata, or tensors: a GPT-2 of 1,000 layers has 12,006.
-_MAX_ENTRIES = 2**16
-# Maximum elements of an array: the maximum tokens of a vocabulary.
-_MAX_ELEMENTS = 2**22
+_MAX_ENTRIES = 2**14
+# Maximum elements of all arrays together. A vocabulary of 50,000 tokens has 150,000, with merges and types.
+_MAX_ELEMENTS = 400_000
 _MAX_DIMENSIONS = 4
 # Declared bytes of one tensor; far above any file.
 _MAX_BYTES = 2**62
@@ -98,6 +98,7 @@ class _Header:
         self._file, self._data = file, bytearray()
         self._end = min(file.size, _MAX_HEADER)
         self.at = 0
+        self._elements = 0
 
     def take(self, size: int, what: str) -> bytearray:
         """The next bytes; errors call them ``what``."""
@@ -149,8 +150,11 @@ class _Header:
         if kind != _ARRAY:
             raise self._damaged(f"{what} is of the type {kind}; {_KINDS}")
         kind, count = self.number("I", what), self.number("Q", what)
-        if count > _MAX_ELEMENTS:
-            raise self._damaged(f"{what} announces {count} elements; at most {_MAX_ELEMENTS} are accepted")
+        self._elements += count
+        if self._elements > _MAX_ELEMENTS:
+            raise self._damaged(
+                f"{what} announces {count} elements; all arrays together may have {_MAX_ELEMENTS}"
+            )
         if kind == _STRING:
             return [self.text(what) for _ in range(count)]
         if kind not in _SCALARS:

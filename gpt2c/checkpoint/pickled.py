@@ -16,11 +16,12 @@ from typing import IO, Any, cast
 from ..errors import CheckpointError
 from .torch_names import STORAGES, Name, Storage, is_size, named
 
-__all__ = ["read_pickle"]
+__all__ = ["MOST_BYTES", "read_pickle"]
 
-# More than any file of tensors has; the values of a pickle take about 100 times its bytes.
-_MOST_INSTRUCTIONS = 5_000_000
-_MOST_BYTES = 64 * 2**20
+# Maximum instructions of a pickle: GPT-2 1.5B with the state of Adam has 68,000. Each takes up to 200 bytes.
+_MOST_INSTRUCTIONS = 200_000
+# Maximum bytes of a pickle; a text takes up to four times its bytes.
+MOST_BYTES = 4 * 2**20
 _LONGEST_NAME = 1000
 
 
@@ -31,7 +32,7 @@ class _Mark:
 _MARK = _Mark()
 
 
-def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
+def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True, is_stream: bool = False) -> Any:
     """The value of the pickle at the file's position, which moves past it.
 
     Tensors are `Tensor`, storages `Storage`; an OrderedDict is a dict; its attributes are left out.
@@ -44,18 +45,25 @@ def read_pickle(file: IO[bytes], where: str, *, is_torch: bool = True) -> Any:
         The name of the file; errors start with it.
     is_torch : bool
         Whether torch wrote it, for the advice in errors.
+    is_stream : bool
+        Whether it is of a stream, where the description of a storage has one more part.
 
     Raises
     ------
     CheckpointError
         It is damaged, or names anything that a file of tensors does not need.
     """
-    machine, stream = _Machine(where, is_torch), cast("IO[bytes]", _Bounded(file))
+    machine, stream = _Machine(where, is_torch, is_stream), cast("IO[bytes]", _Bounded(file))
+    end = 0  # of the current frame, which holds instructions and may not be truncated
     try:
         for n, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if n == _MOST_INSTRUCTIONS:
                 raise CheckpointError(f"{where} has a pickle of more than {n:,} instructions, too many")
+            if opcode.name == "FRAME":
+                end = file.tell() + cast("int", argument)
             if opcode.name == "STOP":
+                if file.tell() < end:
+                    raise ValueError("a frame is truncated")
                 return machine.result()
             machine.step(opcode.name, argument)
     except (ValueError, IndexError, EOFError, UnicodeDecodeError, OverflowError) as error:
@@ -67,11 +75,12 @@ class _Bounded:
     """A file for pickletools that checks announced lengths before they are trusted."""
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+        self._file, self._left = file, MOST_BYTES
 
     def read(self, n: int) -> bytes:
-        if n > _MOST_BYTES:
-            raise ValueError(f"it announces a value of {n} bytes")
+        if n > self._left:
+            raise ValueError(f"a value of {n} bytes makes it larger than {MOST_BYTES} bytes")
+        self._left -= n
         return self._file.read(n)
 
     def readline(self) -> bytes:
@@ -81,10 +90,11 @@ class _Bounded:
 class _Machine:
     """The stack, and the effect of each instruction on it."""
 
-    def __init__(self, where: str, is_torch: bool) -> None:
-        self.where, self.is_torch = where, is_torch
+    def __init__(self, where: str, is_torch: bool, is_stream: bool) -> None:
+        self.where, self.is_torch, self.is_stream = where, is_torch, is_stream
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
+        self.storages: dict[str, Storage] = {}
 
     def result(self) -> Any:
         if len(self.stack) != 1:
@@ -106,6 +116,11 @@ class _Machine:
         if value is _MARK:
             raise ValueError("a value is missing")
         return value
+
+    def _peek(self) -> Any:
+        if self.stack[-1] is _MARK:
+            raise ValueError("a value is missing")
+        return self.stack[-1]
 
     def _since_mark(self) -> list[Any]:
         for at in range(len(self.stack) - 1, -1, -1):
@@ -174,12 +189,12 @@ class _Machine:
             table[key] = value
 
     def op_binput(self, index: int) -> None:
-        self.memo[index] = self.stack[-1]
+        self.memo[index] = self._peek()
 
     op_long_binput = op_binput
 
     def op_memoize(self, _: None) -> None:
-        self.memo[len(self.memo)] = self.stack[-1]
+        self.memo[len(self.memo)] = self._peek()
 
     def op_binget(self, index: int) -> None:
         if index not in self.memo:
@@ -214,15 +229,18 @@ class _Machine:
 
     def op_binpersid(self, _: None) -> None:
         parts = self._pop()
-        if type(parts) is not tuple or len(parts) not in (5, 6) or parts[0] != "storage":
+        if type(parts) is not tuple or len(parts) != 5 + self.is_stream or parts[0] != "storage":
             raise ValueError("a storage is missing")
         kind, key, numel = parts[1], parts[2], parts[4]
         name = kind.name.rpartition(".")[2] if isinstance(kind, Name) else ""
         if name not in STORAGES or type(key) is not str or not is_size(numel):
             raise ValueError("a storage is described incorrectly")
-        if len(parts) == 6 and parts[5] is not None:
+        if self.is_stream and parts[5] is not None:
             raise ValueError("a storage is a part of another, which is not supported")
-        self.stack.append(Storage(key, STORAGES[name], numel))
+        storage = Storage(key, STORAGES[name], numel)
+        if self.storages.setdefault(key, storage) != storage:
+            raise ValueError("a storage is described in two ways")
+        self.stack.append(storage)
 
 
 def _same(value: Hashable) -> Callable[[Any], Any]:

@@ -20,7 +20,7 @@ __all__ = ["Variable", "read_index"]
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
 # Maximum size of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
-_MAX_BYTES = 4 * 2**20
+_MAX_BYTES = 2**19
 # TensorFlow's own limit.
 _MOST_DIMS = 254
 # The reader version that current files require.
@@ -113,21 +113,27 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The keys and values of a block; each key shares a prefix with the last one."""
-    # They are followed by restart points of 4 bytes each, and their number.
+    """The keys and values of a block; keys share a prefix with the last one, except at restart points."""
+    # They are followed by the restart points, 4 bytes each, and their number.
     end = len(block) - 4 - 4 * int.from_bytes(block[-4:], "little")
     if len(block) < 4 or end < 0:
         raise _Damaged("a block is too short")
-    at, key = 0, b""
+    at, key, whole = 0, b"", {0}
     while at < end:
+        begin = at
         shared, at = _varint(block, at)
         own, at = _varint(block, at)
         size, at = _varint(block, at)
         if shared > len(key) or at + own + size > end:
             raise _Damaged("an entry is longer than its block")
+        if shared == 0:
+            whole.add(begin)
         key = key[:shared] + block[at : at + own]
         at += own + size
         yield key, block[at - size : at]
+    restarts = [int.from_bytes(block[i : i + 4], "little") for i in range(end, len(block) - 4, 4)]
+    if restarts[:1] != [0] or not whole.issuperset(restarts):
+        raise _Damaged("a block has a restart point that is not a whole key")
 
 
 # ---- protocol buffers
@@ -150,6 +156,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
     at = 0
     while at < len(message):
         tag, at = _varint(message, at)
+        if not 0 < tag >> 3 < 2**29:
+            raise _Damaged("a message has a field without a number")
         value: Any
         if tag & 7 == 0:
             value, at = _varint(message, at)
@@ -198,13 +206,21 @@ def _variable(value: bytes) -> Variable:
     fields: dict[str, tuple[int, type]] = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int)}
     fields |= {"offset": (4, int), "nbytes": (5, int), "crc": (6, bytes)}
     entry = _message(value, **fields)
-    dims = [_message(size, size=(1, int)) for number, size in _fields(entry.pop("shape")) if number == 2]
+    sizes = [size for number, size in _fields(entry.pop("shape")) if number == 2]
+    if not all(isinstance(size, bytes) for size in sizes):
+        raise _Damaged("a message has a field of the wrong type")
+    dims = [_message(size, size=(1, int)) for size in sizes]
     if len(dims) > _MOST_DIMS:
         raise _Damaged(f"a variable has {len(dims)} dimensions")
+    slices = [content for number, content in _fields(value) if number == 7]
+    for content in slices:
+        if not isinstance(content, bytes):
+            raise _Damaged("a message has a field of the wrong type")
+        list(_fields(content))
     return Variable(
         **entry | {"crc": int.from_bytes(entry["crc"], "little")},
         shape=tuple(dim["size"] for dim in dims),
-        is_sliced=any(number == 7 for number, _ in _fields(value)),
+        is_sliced=bool(slices),
     )
 
 

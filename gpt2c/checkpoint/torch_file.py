@@ -19,16 +19,18 @@ from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
 from .files import TORCH_MAGIC, RegularFile
-from .pickled import read_pickle
+from .pickled import MOST_BYTES, read_pickle
 from .tensors import ITEMSIZE, TensorInfo
 from .torch_names import Name, Storage, Tensor
 
 __all__ = ["checksums", "read_torch_file"]
 
 _ZIP = b"PK\x03\x04"
-# Maximum bytes of a zip archive's table, and of data.pkl: files of GPT-2s have about 100 kB.
-_MOST = 64 * 2**20
+# Maximum bytes of a zip archive's table; those of GPT-2s have up to 100 kB.
+_MOST_TABLE = 2 * 2**20
 _STEP = 2**20
+# The latest version of the format: kMaxSupportedFileFormatVersion in torch's caffe2/serialize/versions.h.
+_LATEST = 10
 
 
 class _Place(NamedTuple):
@@ -110,18 +112,33 @@ def _archive(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
         raise CheckpointError(f"{path} is a zip archive that torch.save did not write: it has no data.pkl")
     [description] = descriptions
     prefix = description.removesuffix("data.pkl")
+    outside = [name for name in found if not name.startswith(prefix)]
+    if outside:
+        raise CheckpointError(
+            f"{path} has the member {shown(outside[0])}, which is not in its folder {prefix}"
+        )
+    _check_version(file, found.get(f"{prefix}version"))
     order = found.get(f"{prefix}byteorder")
     if order is not None and file.read(order.nbytes, order.offset) != b"little":
         raise CheckpointError(f"{path} is not little-endian")
     place = found[description]
-    if place.nbytes > _MOST:
-        raise CheckpointError(f"{path}: data.pkl has {place.nbytes} bytes; at most {_MOST} are accepted")
+    if place.nbytes > MOST_BYTES:
+        raise CheckpointError(f"{path}: data.pkl has {place.nbytes} bytes; at most {MOST_BYTES} are accepted")
     data = file.read(place.nbytes, place.offset)
     value = read_pickle(io.BytesIO(data), str(path))
     inside = f"{prefix}data/"
     return value, {
         name.removeprefix(inside): place for name, place in found.items() if name.startswith(inside)
     }
+
+
+def _check_version(file: RegularFile, place: _Place | None) -> None:
+    text = b"" if place is None else file.read(min(place.nbytes, 20), place.offset).rstrip(b"\n")
+    if not text.isdigit() or not 1 <= int(text) <= _LATEST:
+        raise CheckpointError(
+            f"{file.path} has the version {shown(text.decode('latin-1'))} of torch's format; supported: 1 to "
+            f"{_LATEST}"
+        )
 
 
 def _table(file: RegularFile, reader: Any) -> list[zipfile.ZipInfo]:
@@ -138,17 +155,21 @@ def _check_table(file: RegularFile) -> None:
     path, end = file.path, file.read(22, max(0, file.size - 22))
     if end[:4] != b"PK\x05\x06":
         raise CheckpointError(f"{path} is a damaged or truncated zip archive: its end is missing")
+    if any(end[4:8]):
+        raise CheckpointError(f"{path} is a part of a zip archive of several files, which torch never writes")
     size = int.from_bytes(end[12:16], "little")
     locator = file.read(20, max(0, file.size - 42))
     if locator[:4] == b"PK\x06\x07":
         size = int.from_bytes(file.read(8, int.from_bytes(locator[8:16], "little") + 40), "little")
-    if size > _MOST:
-        raise CheckpointError(f"{path}: its table has {size} bytes; at most {_MOST} are accepted")
+    if size > _MOST_TABLE:
+        raise CheckpointError(f"{path}: its table has {size} bytes; at most {_MOST_TABLE} are accepted")
 
 
 def _member(file: RegularFile, member: zipfile.ZipInfo) -> _Place:
     """The position of a member's data, after its local header."""
     where = f"{file.path}: the member {shown(member.filename)}"
+    if member.external_attr & 0x10 or member.volume:
+        raise CheckpointError(f"{where} is marked as a directory, or as lying in another file")
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
         raise CheckpointError(f"{where} is compressed or encrypted, which torch.save never does")
     if member.file_size != member.compress_size:
@@ -181,7 +202,7 @@ def _stream(file: RegularFile, reader: Any) -> tuple[Any, dict[str, _Place]]:
         raise CheckpointError(f"{where} was not written by torch.save, or by an unknown version")
     if system.get("little_endian") is not True:
         raise CheckpointError(f"{where} is not little-endian")
-    value = read_pickle(reader, where)
+    value = read_pickle(reader, where, is_stream=True)
     keys = read_pickle(reader, where)
     if type(keys) is not list or not all(type(key) is str for key in keys):
         raise CheckpointError(f"{where} has no list of storages")
@@ -254,8 +275,11 @@ def _info(tensor: Tensor, file: RegularFile, places: Mapping[str, _Place]) -> Te
     if storage.key not in places:
         raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is not in the file")
     place = places[storage.key]
-    if place.nbytes < storage.numel * ITEMSIZE[storage.dtype]:
-        raise CheckpointError(f"{where} uses storage {shown(storage.key)}, which is truncated")
+    needed = storage.numel * ITEMSIZE[storage.dtype]
+    if place.nbytes != needed:
+        raise CheckpointError(
+            f"{where} uses storage {shown(storage.key)}, which has {place.nbytes} bytes instead of {needed}"
+        )
     empty = 0 in tensor.shape
     reach = 0 if empty else 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides, strict=True))
     if (tensor.offset + reach) * itemsize > place.nbytes:

@@ -109,17 +109,23 @@ def is_size(value: Any) -> bool:
     return type(value) is int and 0 <= value <= _LARGEST
 
 
+def _plain_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Tensor:
+    """torch._utils._rebuild_tensor."""
+    return _checked(storage, offset, shape, strides, getattr(storage, "dtype", ""))
+
+
 def _tensor(
     storage: Any,
     offset: Any,
     shape: Any,
     strides: Any,
-    requires_grad: Any = False,
-    hooks: Any = None,
+    requires_grad: Any,
+    hooks: Any,
     metadata: Any = None,
 ) -> Tensor:
     """torch._utils._rebuild_tensor_v2."""
-    return _checked(storage, offset, shape, strides, getattr(storage, "dtype", ""))
+    _check_settings(requires_grad, metadata)
+    return _plain_tensor(storage, offset, shape, strides)
 
 
 def _tensor_of_dtype(
@@ -133,10 +139,18 @@ def _tensor_of_dtype(
     metadata: Any = None,
 ) -> Tensor:
     """torch._utils._rebuild_tensor_v3: the storage is bytes, and the offset counts elements."""
+    _check_settings(requires_grad, metadata)
     name = dtype.name.rpartition(".")[2] if isinstance(dtype, Name) else ""
     if name not in DTYPES:
         raise ValueError("a tensor has an unknown type of elements")
     return _checked(storage, offset, shape, strides, DTYPES[name])
+
+
+def _check_settings(requires_grad: Any, metadata: Any = None) -> None:
+    if type(requires_grad) is not bool:
+        raise ValueError("a tensor has a requires_grad that is neither true nor false")
+    if metadata:  # such as that its elements are negated
+        raise ValueError("a tensor has metadata, which is not supported")
 
 
 def _checked(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str) -> Tensor:
@@ -152,6 +166,7 @@ def _checked(storage: Any, offset: Any, shape: Any, strides: Any, dtype: str) ->
 
 def _parameter(data: Any, requires_grad: Any, hooks: Any, state: Any = None) -> Any:
     """torch._utils._rebuild_parameter, or ..._with_state."""
+    _check_settings(requires_grad)
     if not isinstance(data, Tensor):
         raise ValueError("a parameter is not a tensor")
     return data
@@ -177,7 +192,7 @@ def _text(*parts: Any) -> str:
 
 _CALLS: dict[str, Callable[..., Any]] = {
     "collections.OrderedDict": _ordered_dict,
-    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor": _plain_tensor,
     "torch._utils._rebuild_tensor_v2": _tensor,
     "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
     "torch._utils._rebuild_parameter": _parameter,

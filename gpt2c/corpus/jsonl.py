@@ -43,9 +43,10 @@ def read_txt(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record
 
 def read_jsonl(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
     """A record for each line that is not blank. Errors name the line, such as a truncated one."""
-    blank = (MARK + BLANK).encode()
-    lines = ((place, line.rstrip(BLANK.encode())) for place, line in byte_lines(job) if line.strip(blank))
-    return _records(lines, job, options)
+    blank, mark = BLANK.encode(), MARK.encode()
+    lines = ((place, line.rstrip(blank)) for place, line in byte_lines(job))
+    filled = ((place, line) for place, line in lines if line.removeprefix(mark if place.number == 1 else b""))
+    return _records(filled, job, options)
 
 
 def read_json(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:

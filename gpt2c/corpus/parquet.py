@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 from collections.abc import Iterator
 from itertools import groupby
 from typing import IO, Any
 
+from ..errors import counted
 from .records import (
     Done,
     Fault,
@@ -26,6 +28,8 @@ __all__ = ["arrow_types", "load_parquet", "read_parquet", "write_parquet"]
 BATCH = 128
 # Bytes: row groups are those of the input, split if larger.
 ROW_GROUP = 64 << 20
+# Bytes: a file whose columns need not be read in pieces.
+SMALL = 16 << 20
 
 
 def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
@@ -50,6 +54,11 @@ def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Re
                     except UnicodeDecodeError as error:
                         text, fault = None, Fault(place, f"is {not_utf8(error)}", options.text_field)
                     yield Record(place, text, (group, batch_number, batch, row), fault)
+        if number != file.metadata.num_rows:
+            raise ValueError(
+                f"{job.source}: not a complete Parquet file: it has {counted(number, 'row')}, but its footer "
+                f"announces {file.metadata.num_rows}"
+            )
 
 
 def _path(job: Job, schema: Any, options: FileOptions) -> list[str]:
@@ -87,12 +96,14 @@ def _open(job: Job) -> Iterator[Any]:
     import pyarrow as pa
 
     try:
-        # Pages are read and decoded as needed.
-        with load_parquet(job.source).ParquetFile(job.source, buffer_size=1 << 20, pre_buffer=False) as file:
+        # Pages are read and decoded as needed. But a buffer becomes as large as a damaged page says it is, so
+        # small files are read without one, column by column.
+        buffer = 1 << 20 if os.path.getsize(job.source) > SMALL else 0
+        with load_parquet(job.source).ParquetFile(job.source, buffer_size=buffer, pre_buffer=False) as file:
             yield file
     except pa.ArrowNotImplementedError as error:
         raise ValueError(f"{job.source}: pyarrow cannot read this kind of Parquet file: {error}") from None
-    except (pa.ArrowInvalid, OSError) as error:
+    except (pa.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         # An error of the system, not of the file.
         if getattr(error, "errno", None) is not None:
             raise

@@ -16,7 +16,7 @@ from .continuing import SMALL, Continuing, puts_space
 from .inside import inside
 from .library import LibraryTokenizer, Spans
 from .postprocessor import read_post_processor, steps
-from .vocabulary import spelled
+from .vocabulary import check_unique, spelled
 from .window import WindowDecoder
 
 __all__ = ["HuggingFaceTokenizer"]
@@ -59,6 +59,9 @@ class HuggingFaceTokenizer(LibraryTokenizer):
         self.name = name
         self._description = _in_full(description, name)
         self._whole = self._made(special=False)
+        vocab = self._description["model"]["vocab"]
+        if isinstance(vocab, dict):
+            check_unique(vocab, name)
         around = read_post_processor(self._description.get("post_processor"), name)
         self.prefix, self.suffix = around.prefix, around.suffix
         self._added: dict[int, str] = {

@@ -122,6 +122,8 @@ def unpack(packed: dict[str, Any], where: str, n_vocab: int) -> Tokenizer:
     tokenizer: Tokenizer
     if not all(isinstance(packed.get(name, {}), dict) for name in ("tokenizers", "sentencepiece")):
         raise TokenizerError(f"the vocabulary in {where} is damaged: a description must be an object")
+    if not isinstance(packed.get("characters", ""), str):
+        raise TokenizerError(f"the vocabulary in {where} is damaged: its characters must be a text")
     if "tokenizers" in packed:
         tokenizer = _run_by_tokenizers(packed["tokenizers"], where, "see its original files", n_vocab)
     elif "sentencepiece" in packed:

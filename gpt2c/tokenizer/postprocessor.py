@@ -69,7 +69,8 @@ def steps(node: Any, children: str) -> list[dict[str, Any]]:
         return [{}]
     if node.get("type") != "Sequence":
         return [node]
-    return [step for child in node.get(children) or [] for step in steps(child, children)]
+    inner = node.get(children) or []
+    return [step for child in inner for step in steps(child, children)] if isinstance(inner, list) else [{}]
 
 
 def _template(step: dict[str, Any]) -> tuple[list[Any], list[Any]]:

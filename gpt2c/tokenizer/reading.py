@@ -8,7 +8,7 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import TokenizerError, shown
 from ..json_values import unique_keys
@@ -25,7 +25,7 @@ def read_json(path: Path, default: Any = None) -> Any:
     if default is not None and not path.is_file():
         return default
     try:
-        value = json.loads(read_text(path), object_pairs_hook=unique_keys)
+        value = json.loads(read_text(path), object_pairs_hook=unique_keys, parse_constant=_refuse)
     except RecursionError:
         raise TokenizerError(f"{path} is damaged: it is nested too deeply for a tokenizer's JSON") from None
     except ValueError as error:
@@ -33,6 +33,10 @@ def read_json(path: Path, default: Any = None) -> Any:
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not {shown(value)}")
     return value
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number of JSON")
 
 
 def read_text(path: Path) -> str:

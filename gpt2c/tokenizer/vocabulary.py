@@ -35,6 +35,7 @@ __all__ = [
     "AddedToken",
     "NotExact",
     "Vocabulary",
+    "check_unique",
     "compile_vocabulary",
     "gpt2_vocabulary",
     "spelled",
@@ -182,17 +183,22 @@ def _check_ids(vocab: dict[str, Any], where: str) -> None:
         raise TokenizerError(
             f"{where}: the ids of the vocabulary must be integers, and at least one is needed"
         )
-    ids = set(vocab.values())
-    if len(ids) < len(vocab):
+    check_unique(vocab, where)
+    ids = vocab.values()
+    if min(ids) < 0 or max(ids) > _LARGEST_ID:
+        outside = min(ids) if min(ids) < 0 else max(ids)
+        raise TokenizerError(f"{where}: a token has the id {outside}; allowed: 0 to {_LARGEST_ID}")
+
+
+def check_unique(vocab: dict[str, int], where: str) -> None:
+    """Refuse a vocabulary in which two tokens have one id."""
+    if len(set(vocab.values())) < len(vocab):
         owner: dict[int, str] = {}
         for token, index in vocab.items():
             if owner.setdefault(index, token) != token:
                 raise TokenizerError(
                     f"{where}: {shown(owner[index])} and {shown(token)} both have the id {index}"
                 )
-    if min(ids) < 0 or max(ids) > _LARGEST_ID:
-        outside = min(ids) if min(ids) < 0 else max(ids)
-        raise TokenizerError(f"{where}: a token has the id {outside}; allowed: 0 to {_LARGEST_ID}")
 
 
 def _pairs(merges: list[Any], where: str) -> Iterator[tuple[str, str]]:
