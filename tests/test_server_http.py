@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import time
 from copy import copy
@@ -577,6 +578,21 @@ def test_a_text_that_is_streamed_is_finished():
         assert choices[-1]["finish_reason"] == "length" and len(choices) > 20
         assert process.wait(30) == 0
         assert re.search(r"POST /v1/completions 200 \d+\.\d{3} s 401 tokens", process.stderr.read())
+
+
+def test_clients_that_leave_streams_get_one_line_of_the_log_each():
+    asked = {"prompt": "Once", "max_tokens": 200, "n": 8, "stream": True, "ignore_eos": True}
+    with start() as process:
+        for n in range(20):
+            with connect(process) as connection:
+                connection.sendall(request_bytes("POST", "/v1/completions", json.dumps(asked).encode()))
+                connection.recv(1)
+                time.sleep(n / 400)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        lines = process.stderr.read().splitlines()
+    assert len(lines) == 20 and all(line.startswith("POST /v1/completions ") for line in lines), lines
 
 
 def test_a_text_that_takes_too_long_ends_with_what_it_has(bundled):

@@ -95,8 +95,10 @@ async def never_finished(gate, rng):
 
         sending = asyncio.create_task(bytewise()) if each else None
         try:
-            gate.judge(await visitor.answer(), {408})
-            require(await visitor.read() == b"", "it goes on after a 408")
+            # A byte that comes after the end resets the connection, and its answer may be lost.
+            with contextlib.suppress(ConnectionResetError) if each else contextlib.nullcontext():
+                gate.judge(await visitor.answer(), {408})
+                require(await visitor.read() == b"", "it goes on after a 408")
         finally:
             if sending:
                 sending.cancel()
