@@ -22,6 +22,8 @@ from helpers.served import Answer, ask, connect, read_all, request_bytes, send, 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gpt2c.server import http
+
 KEY, OTHER = "sk-first-key", "sk-other-key"
 QUICK = {"header_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "keep_alive_seconds": 1}
 LINES = re.compile(rb"HTTP/1\.1 (\d{3}) ")
@@ -189,6 +191,32 @@ def test_bad_bodies(server, body, message):
     answer = ask(server, "POST", "/tokenize", body)
     assert answer.status == 400 and message in answer.error["message"]
     assert len(answer.error["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/detokenize", {"token_ids": [""] * 200_000}),
+        ("/detokenize", {"tokens": [0.5] * 200_000}),
+        ("/v1/completions", {"dry_sequence_breakers": [1] * 300_000}),
+        ("/v1/completions", {"exponential_decay_length_penalty": [""] * 200_000}),
+        ("/v1/completions", {"logit_bias": {f"{n}": "" for n in range(60_000)}}),
+        ("/v1/completions", {f"{n:x}": 1 for n in range(80_000)}),
+    ],
+    ids=["ids", "tokens", "breakers", "penalty", "biases", "fields"],
+)
+def test_many_mistakes_are_few_sentences(server, monkeypatch, path, body):
+    counts = []
+    problems = http._problems
+
+    def counted(error, schema):
+        counts.append(error.error_count())
+        return problems(error, schema)
+
+    monkeypatch.setattr(http, "_problems", counted)
+    answer = ask(server, "POST", path, body)
+    assert answer.status == 400 and 0 < len(answer.error["message"]) < 5000
+    assert counts[0] < 10  # each would take a kilobyte and 20 microseconds, while others wait
 
 
 def test_the_wrong_field_is_named(server):

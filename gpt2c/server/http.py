@@ -29,6 +29,8 @@ __all__ = ["APIError", "Schema", "api_error", "checked", "error_body", "error_re
 
 log = logging.getLogger("gpt2c.server")
 
+MOST_UNKNOWN = 3  # named in an error
+
 
 class Schema(BaseModel):
     """The body of a request: no field is converted, and none is ignored."""
@@ -126,7 +128,12 @@ async def read_json(request: Request, *schemas: type[S]) -> S:
 
 
 def checked(fields: dict[str, Any], schema: type[S]) -> S:
-    """The fields of a request by a schema; APIError names the wrong ones."""
+    """The fields of a request by a schema; APIError names the wrong ones, of unknown ones the first few."""
+    known = schema.model_fields
+    unknown = [name for name in fields if name not in known]
+    if len(unknown) > MOST_UNKNOWN:
+        fields = {name: value for name, value in fields.items() if name in known}
+        fields |= dict.fromkeys(unknown[:MOST_UNKNOWN])
     try:
         return schema.model_validate(fields)
     except ValidationError as error:

@@ -256,7 +256,7 @@ def malformed(rng: random.Random) -> Sent:
             body[:at], body[:at] + rng.randbytes(3) + body[at:], body[:at] + b"NaN" + body[at:], b"",
             b"\xef\xbb\xbf" + body, body.replace(b'"', b"'"), b"[" * 90_000, b'{"a":' * 90_000,
             b'{"a": %s}' % (b"9" * 5000), b'{"prompt": "\\ud800"}', body.decode().encode("utf-16"),
-            b'{"text": "%s"}' % (b"a" * (1 << 20)), rng.randbytes(rng.randint(1, 3000)),
+            b'{"text": "%s"}' % (b"a" * (1 << 20)), rng.randbytes(rng.randint(1, 3000)), many_mistakes(rng),
         ))  # fmt: skip
         return Sent(framed(rng, path, body, harmless_headers(rng)), frozenset({200, 400, 404, 413}))
     if kind == 1:
@@ -265,6 +265,17 @@ def malformed(rng: random.Random) -> Sent:
     if kind == 2:
         return target(rng)
     return headers(rng, path, body)
+
+
+def many_mistakes(rng: random.Random) -> bytes:
+    """A body of nearly the greatest size with mistakes in every item."""
+    field = rng.choice(("tokens", "token_ids", "dry_sequence_breakers", "input", "messages", "stop"))
+    body = rng.choice((
+        {field: [rng.choice((None, 0.5, {}))] * 150_000},
+        {f"{n:x}": None for n in range(70_000)},
+        {"logit_bias": {f"{n}": "" for n in range(60_000)}},
+    ))  # fmt: skip
+    return json.dumps(body).encode()
 
 
 def target(rng: random.Random) -> Sent:

@@ -60,8 +60,10 @@ async def fuzz(gate, rng):
 async def leave(gate, rng):
     """A request whose client goes away."""
     if rng.random() < 0.5:
-        words, n = text(rng), rng.randint(20, 300)
-        fields = {"stream": rng.random() < 0.7, "n": rng.randint(1, 3), "ignore_eos": True}
+        words, n = text(rng)[:60], rng.randint(20, 480)
+        fields = {"stream": rng.random() < 0.7, "n": rng.randint(1, 8), "ignore_eos": True}
+        if rng.random() < 0.3:
+            fields = {"num_beams": rng.randint(2, 4)}
         data = post("/v1/completions", {"prompt": words, "max_tokens": n, **fields})
     else:
         data = valid(rng).data
