@@ -59,11 +59,12 @@ async def fuzz(gate, rng):
 
 async def leave(gate, rng):
     """A request whose client goes away."""
+    longest = 0.5
     if rng.random() < 0.5:
         words, n = text(rng)[:60], rng.randint(20, 480)
         fields = {"stream": rng.random() < 0.7, "n": rng.randint(1, 8), "ignore_eos": True}
         if rng.random() < 0.3:
-            fields = {"num_beams": rng.randint(2, 4)}
+            fields, longest = {"num_beams": rng.randint(2, 4)}, 0.1
         data = post("/v1/completions", {"prompt": words, "max_tokens": n, **fields})
     else:
         data = valid(rng).data
@@ -71,7 +72,7 @@ async def leave(gate, rng):
         await visitor.send(data[: rng.randrange(len(data))] if rng.random() < 0.3 else data)
         how = rng.randrange(4)
         with contextlib.suppress(ConnectionError, TimeoutError):
-            async with asyncio.timeout(rng.random() ** 2 * 0.5):
+            async with asyncio.timeout(rng.random() ** 2 * longest):
                 while how == 1 and await visitor.read(rng.randint(1, 2000)):
                     pass
                 await asyncio.sleep(1)

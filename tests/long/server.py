@@ -184,7 +184,7 @@ class Gate:
                 visitor.left = b"H"
                 answer = await visitor.answer()
                 self.judge(answer, {200})
-                require(answer.body.count(b'"finish_reason":"length"') == 1, "a stream was cut off")
+                require(answer.body.count(b'"ended_by":"length"') == 1, "a stream was cut off")
             for visitor in some[8:]:
                 require(await visitor.read() == b"", "an idle connection was answered")
             status = await ending
