@@ -117,7 +117,8 @@ OWN: dict[str, Any] = {
     "response_format": lambda rng: {"type": "json_schema", "json_schema": {"schema": schema(rng)}},
     "json_schema": schema, "watermarking_config": lambda rng: {"bias": rng.uniform(0, 3)},
     "exponential_decay_length_penalty": lambda rng: [rng.randint(0, 9), rng.uniform(1, 2)],
-    "session": lambda rng: str(rng.randrange(100)), "user": lambda rng: rng.choice(["", "one", "two", MARK]),
+    "session": lambda rng: str(rng.choice((7, rng.randrange(200)))),
+    "user": lambda rng: rng.choice(["", "one", "two", MARK]),
     "repetition_penalty": lambda rng: rng.uniform(0.5, 2), "guidance_scale": lambda rng: rng.uniform(0, 3),
     "presence_penalty": lambda rng: rng.uniform(-2, 2), "frequency_penalty": lambda rng: rng.uniform(-2, 2),
 }  # fmt: skip
@@ -255,7 +256,7 @@ def malformed(rng: random.Random) -> Sent:
         body = rng.choice((
             body[:at], body[:at] + rng.randbytes(3) + body[at:], body[:at] + b"NaN" + body[at:], b"",
             b"\xef\xbb\xbf" + body, body.replace(b'"', b"'"), b"[" * 90_000, b'{"a":' * 90_000,
-            b'{"a": %s}' % (b"9" * 5000), b'{"prompt": "\\ud800"}', body.decode().encode("utf-16"),
+            b'{"a": %s}' % (b"9" * 5000), body.replace(b': "', b': "\\ud800', 1), body.decode().encode("utf-16"),
             b'{"text": "%s"}' % (b"a" * (1 << 20)), rng.randbytes(rng.randint(1, 3000)), many_mistakes(rng),
         ))  # fmt: skip
         return Sent(framed(rng, path, body, harmless_headers(rng)), frozenset({200, 400, 404, 413}))

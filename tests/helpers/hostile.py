@@ -30,7 +30,7 @@ KNOWN = [
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "A"}], "max_tokens": 9, "seed": 3}),
     ("/v1/embeddings", {"input": [TEXT, "king"], "encoding_format": "base64"}),
     ("/v1/score", {"input": [TEXT], "top": 2, "words": True}),
-    ("/v1/suggest", {"prompt": TEXT[:90], "kind": "words", "session": "known"}),
+    ("/v1/suggest", {"prompt": f"{TEXT[:60]}<|endoftext|>A ki", "kind": "words", "session": "7"}),
     ("/tokenize", {"text": TEXT}),
     ("/detokenize", {"token_ids": [*range(300)]}),
     ("/detokenize", {"token_ids": [-1]}),
