@@ -256,7 +256,8 @@ def malformed(rng: random.Random) -> Sent:
         body = rng.choice((
             body[:at], body[:at] + rng.randbytes(3) + body[at:], body[:at] + b"NaN" + body[at:], b"",
             b"\xef\xbb\xbf" + body, body.replace(b'"', b"'"), b"[" * 90_000, b'{"a":' * 90_000,
-            b'{"a": %s}' % (b"9" * 5000), body.replace(b': "', b': "\\ud800', 1), body.decode().encode("utf-16"),
+            b'{"a": %s}' % (b"9" * 5000), body.replace(b': "', b': "\\ud800', 1),
+            body.decode().encode("utf-16"),
             b'{"text": "%s"}' % (b"a" * (1 << 20)), rng.randbytes(rng.randint(1, 3000)), many_mistakes(rng),
         ))  # fmt: skip
         return Sent(framed(rng, path, body, harmless_headers(rng)), frozenset({200, 400, 404, 413}))
