@@ -9,6 +9,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 from copy import copy
 from http.client import HTTPResponse, IncompleteRead
@@ -217,6 +218,27 @@ def test_many_mistakes_are_few_sentences(server, monkeypatch, path, body):
     answer = ask(server, "POST", path, body)
     assert answer.status == 400 and 0 < len(answer.error["message"]) < 5000
     assert counts[0] < 10  # each would take a kilobyte and 20 microseconds, while others wait
+
+
+LIMITED = """
+import resource
+from gpt2c.server.basics import Detokenize
+from gpt2c.server.http import APIError, checked
+fields = {"token_ids": list(range(400_000))}
+checked({"token_ids": [1]}, Detokenize)
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + (2 << 20), size + (2 << 20)))
+try:
+    checked(fields, Detokenize, 1_000_000)
+except APIError as error:
+    print(error.status, error.message)
+"""
+
+
+def test_without_memory_to_check_a_body_there_is_an_answer():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "503 the server has not enough memory for this request; try again later\n"
 
 
 def test_the_wrong_field_is_named(server):
