@@ -168,10 +168,27 @@ async def not_reading(gate, rng):
             await asyncio.sleep(0.2)
 
 
+async def not_reading_a_stream(gate, rng):
+    """A long stream that nobody reads: the server ends the connection, though its client cannot know."""
+    body = {"prompt": "A", "max_tokens": 300, "stream": True, "n": 8, "logprobs": 20, "ignore_eos": True}
+    async with asyncio.timeout(PATIENCE), Visitor(gate.server.port, 2048) as visitor:
+        await visitor.send(post("/v1/completions", body))
+        while visitor.is_served():
+            await asyncio.sleep(0.5)
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while data := await visitor.read():
+                found += data
+    require(found.startswith(b"HTTP/1.1 200 ") and b"[DONE]" not in found, "an unread stream was finished")
+
+
 async def slow(gate, rng):
     """One of the slow ones."""
-    kinds = (never_finished, body_that_never_comes, slow_but_fine, hardly_reading, not_reading)
-    await rng.choices(kinds, (4, 4, 6, 2, 1))[0](gate, rng)
+    weights = {
+        **{never_finished: 8, body_that_never_comes: 8, slow_but_fine: 12},
+        **{hardly_reading: 4, not_reading: 2, not_reading_a_stream: 1},
+    }
+    await rng.choices([*weights], weights.values())[0](gate, rng)
 
 
 async def flood(gate, rng):

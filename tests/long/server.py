@@ -181,7 +181,7 @@ class Gate:
                 await visitor.read(1)  # it has begun
             ending = asyncio.create_task(self.server.end())
             for visitor in some[:8]:
-                visitor.left = b"H"
+                visitor.left = b"H"  # the byte that was read
                 answer = await visitor.answer()
                 self.judge(answer, {200})
                 require(answer.body.count(b'"ended_by":"length"') == 1, "a stream was cut off")
