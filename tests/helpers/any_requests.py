@@ -252,14 +252,7 @@ def malformed(rng: random.Random) -> Sent:
     body = json.dumps(valid_body(rng, form)).encode()
     kind = rng.randrange(4)
     if kind == 0:
-        at = rng.randrange(len(body))
-        body = rng.choice((
-            body[:at], body[:at] + rng.randbytes(3) + body[at:], body[:at] + b"NaN" + body[at:], b"",
-            b"\xef\xbb\xbf" + body, body.replace(b'"', b"'"), b"[" * 90_000, b'{"a":' * 90_000,
-            b'{"a": %s}' % (b"9" * 5000), body.replace(b': "', b': "\\ud800', 1),
-            body.decode().encode("utf-16"),
-            b'{"text": "%s"}' % (b"a" * (1 << 20)), rng.randbytes(rng.randint(1, 3000)), many_mistakes(rng),
-        ))  # fmt: skip
+        body = damaged(rng, body)
         return Sent(framed(rng, path, body, harmless_headers(rng)), frozenset({200, 400, 404, 413}))
     if kind == 1:
         method = rng.choice(("GET", "PUT", "DELETE", "OPTIONS", "PATCH", "HEAD", "TRACE", "BREW", "post"))
@@ -267,6 +260,23 @@ def malformed(rng: random.Random) -> Sent:
     if kind == 2:
         return target(rng)
     return headers(rng, path, body)
+
+
+def damaged(rng: random.Random, body: bytes) -> bytes:
+    """A body that is hardly JSON, or far too much of it."""
+    at = rng.randrange(len(body))
+    if rng.random() < 0.1:
+        return many_mistakes(rng)
+    if rng.random() < 0.2:
+        return rng.choice((
+            b"[" * 90_000, b'{"a":' * 90_000, b'{"text": "%s"}' % (b"a" * (1 << 20)),
+            b'{"a": %s}' % (b"9" * 5000), rng.randbytes(rng.randint(1, 3000)),
+        ))  # fmt: skip
+    return rng.choice((
+        body[:at], body[:at] + rng.randbytes(3) + body[at:], body[:at] + b"NaN" + body[at:], b"",
+        b"\xef\xbb\xbf" + body, body.replace(b'"', b"'"), body.replace(b': "', b': "\\ud800', 1),
+        body.decode().encode("utf-16"),
+    ))  # fmt: skip
 
 
 def many_mistakes(rng: random.Random) -> bytes:
