@@ -171,7 +171,7 @@ class Gate:
         )
         most = max(4.0, 0.02 * middle)
         words = f"memory in thirds: {middle:.1f} MiB, then {last:.1f} ({len(self.samples)} samples)"
-        require(last - middle <= most, words)
+        require(last - middle <= most, f"{words}: {[round(sample['MiB']) for sample in self.samples]}")
         return words
 
     async def end(self):
