@@ -1,7 +1,6 @@
 """`gpt2c serve` under load: GPT-2 124M with random weights in int8, two threads, clients on the same cores.
 
     python bench/serving.py [--only PART …] [--clients 1 8 32 128] [--seconds 30] [--json FILE]
-    python bench/serving.py --soak 30 --only soak
     python bench/serving.py prepare            once: llama.cpp's server and the models, into build/peers
     python bench/serving.py --peer llama --only load
 
@@ -14,8 +13,6 @@ long prompt  the gaps between tokens of 8 texts while a prompt of 1,000 tokens a
              alone and a slice of the prompt alone (the goal: 99 % within twice the sum)
 faults       8 clients as in load, alone; and while 200 clients leave in the middle of their text, 100 send
              their request byte by byte, and 100 hardly read (the goal: the gaps' p99 within 1.5 times)
-soak         8 clients with requests of all kinds, some of them wrong, for this number of minutes: memory in
-             thirds of the time (the goal: the last like the middle one, to 2 % or 4 MiB); only with --soak
 
 With --peer llama, each load is measured on llama.cpp's server too, with the best of twelve settings for that
 number of clients: slots, flash attention, one cache for all slots or one each. The weights are the same,
@@ -37,7 +34,7 @@ from pathlib import Path
 from peers.setup import environment, llama_programs
 from serve.clients import THREADS, Goals, gpt2c_command, load, progress, serving, table
 from serve.inside import in_process, long_prompt
-from serve.trouble import faults, soak
+from serve.trouble import faults
 
 from gpt2c import GPT2
 from gpt2c.cli.bench import cpu_name, random_model
@@ -104,7 +101,6 @@ PARTS = {
     "in process": in_process,
     "long prompt": long_prompt,
     "faults": faults,
-    "soak": soak,
 }
 
 
@@ -132,11 +128,12 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", nargs="?", choices=("prepare",))
-    parser.add_argument("--only", nargs="+", choices=PARTS, metavar="PART", help=", ".join(PARTS))
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=[*PARTS], metavar="PART", help=", ".join(PARTS)
+    )
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 32, 128], metavar="N")
     parser.add_argument("--seconds", type=float, default=30, help="of each load, after a warm-up")
     parser.add_argument("--rounds", type=int, default=5, help="of in process and long prompt")
-    parser.add_argument("--soak", type=float, metavar="MINUTES")
     parser.add_argument("--peer", choices=("llama",), help="the same load there")
     parser.add_argument(
         "--server",
@@ -151,10 +148,6 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    if options.only is None:
-        options.only = [name for name in PARTS if name != "soak" or options.soak]
-    elif "soak" in options.only and not options.soak:
-        parser.error("soak needs --soak MINUTES")
     options.work = options.work.resolve()
     if options.peer and not (options.work / PACKED).exists():
         parser.error(f"{options.work} holds no server to compare with: run `prepare` first")

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import settings
 
 settings.register_profile("gpt2c", deadline=None)  # the first example may build a model
-settings.register_profile("long", deadline=None, max_examples=20_000)
 settings.load_profile("gpt2c")
 
 

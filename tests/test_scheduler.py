@@ -309,6 +309,42 @@ def test_an_error_is_that_of_one_request(model, at, n):
         assert scheduler.counts[:3] == (0, 0, 0)
 
 
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_request_cancelled_just_when_its_prompt_was_computed_ends_alone(model, beams):
+    others, lock = [], threading.Lock()
+
+    def cancel(ids, logits):  # for the other text, in the pass that has computed the prompt
+        with lock:
+            for request in others:
+                if request.texts[0].prompt.ready:
+                    request.cancel()
+        return logits
+
+    options = {"max_new_tokens": 300, "eos_token_id": []}
+    with model.scheduler() as scheduler:
+        first = scheduler.submit("The king", logits_processor=cancel, **options)
+        for _ in range(5):
+            with lock:
+                others.append(scheduler.submit(TEXT, num_beams=beams, **options))
+            assert others[-1].future.result(60)[0].finish_reason == "cancelled"
+        same(first.future.result(60), [model.generate("The king", **options)])
+        assert scheduler.counts[:3] == (0, 0, 0)
+
+
+def test_the_earlier_texts_of_a_request_end_with_the_error_of_a_later_one(model):
+    def wrong(ids, logits):
+        if ids[0] == 2 and len(ids) > 4:
+            raise ZeroDivisionError
+        return logits
+
+    with model.scheduler() as scheduler:
+        bad = scheduler.submit([[1], [2]], max_new_tokens=300, eos_token_id=[], logits_processor=wrong)
+        with pytest.raises(ZeroDivisionError):
+            bad.future.result(60)
+        assert scheduler.submit("The king", max_new_tokens=2).future.result(60)
+        assert scheduler.counts[:3] == (0, 0, 0)
+
+
 def test_an_error_of_the_engine_is_that_of_the_texts_that_run(model, monkeypatch):
     with model.scheduler() as scheduler:
         forward = scheduler._shared.forward

@@ -7,7 +7,9 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
+import sys
 import time
 from copy import copy
 from http.client import HTTPResponse, IncompleteRead
@@ -20,6 +22,8 @@ from helpers.command_line import command, environment, run
 from helpers.served import Answer, ask, connect, read_all, request_bytes, send, served
 from hypothesis import example, given
 from hypothesis import strategies as st
+
+from gpt2c.server import http
 
 KEY, OTHER = "sk-first-key", "sk-other-key"
 QUICK = {"header_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "keep_alive_seconds": 1}
@@ -188,6 +192,53 @@ def test_bad_bodies(server, body, message):
     answer = ask(server, "POST", "/tokenize", body)
     assert answer.status == 400 and message in answer.error["message"]
     assert len(answer.error["message"]) < 300
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/detokenize", {"token_ids": [""] * 200_000}),
+        ("/detokenize", {"tokens": [0.5] * 200_000}),
+        ("/v1/completions", {"dry_sequence_breakers": [1] * 300_000}),
+        ("/v1/completions", {"exponential_decay_length_penalty": [""] * 200_000}),
+        ("/v1/completions", {"logit_bias": {f"{n}": "" for n in range(60_000)}}),
+        ("/v1/completions", {f"{n:x}": 1 for n in range(80_000)}),
+    ],
+    ids=["ids", "tokens", "breakers", "penalty", "biases", "fields"],
+)
+def test_many_mistakes_are_few_sentences(server, monkeypatch, path, body):
+    counts = []
+    problems = http._problems
+
+    def counted(error, schema):
+        counts.append(error.error_count())
+        return problems(error, schema)
+
+    monkeypatch.setattr(http, "_problems", counted)
+    answer = ask(server, "POST", path, body)
+    assert answer.status == 400 and 0 < len(answer.error["message"]) < 5000
+    assert counts[0] < 10  # each would take a kilobyte and 20 microseconds, while others wait
+
+
+LIMITED = """
+import resource
+from gpt2c.server.basics import Detokenize
+from gpt2c.server.http import APIError, checked
+fields = {"token_ids": list(range(400_000))}
+checked({"token_ids": [1]}, Detokenize)
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + (2 << 20), size + (2 << 20)))
+try:
+    checked(fields, Detokenize, 1_000_000)
+except APIError as error:
+    print(error.status, error.message)
+"""
+
+
+def test_without_memory_to_check_a_body_there_is_an_answer():
+    done = subprocess.run([sys.executable, "-c", LIMITED], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "503 the server has not enough memory for this request; try again later\n"
 
 
 def test_the_wrong_field_is_named(server):
@@ -577,6 +628,21 @@ def test_a_text_that_is_streamed_is_finished():
         assert choices[-1]["finish_reason"] == "length" and len(choices) > 20
         assert process.wait(30) == 0
         assert re.search(r"POST /v1/completions 200 \d+\.\d{3} s 401 tokens", process.stderr.read())
+
+
+def test_clients_that_leave_streams_get_one_line_of_the_log_each():
+    asked = {"prompt": "Once", "max_tokens": 200, "n": 8, "stream": True, "ignore_eos": True}
+    with start() as process:
+        for n in range(20):
+            with connect(process) as connection:
+                connection.sendall(request_bytes("POST", "/v1/completions", json.dumps(asked).encode()))
+                connection.recv(1)
+                time.sleep(n / 400)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        lines = process.stderr.read().splitlines()
+    assert len(lines) == 20 and all(line.startswith("POST /v1/completions ") for line in lines), lines
 
 
 def test_a_text_that_takes_too_long_ends_with_what_it_has(bundled):

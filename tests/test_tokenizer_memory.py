@@ -21,7 +21,7 @@ text = {text}
 size = int(open("/proc/self/statm").read().split()[0]) * 4096
 resource.setrlimit(resource.RLIMIT_AS, (size + {room}, size + {room}))
 try:
-    tokenizer.encode(text)
+    tokenizer.{call}
 except MemoryError as error:
     print(error)
 """
@@ -54,8 +54,17 @@ tokenizer.encode("Once")
     ids=["a long word", "a long text", "a short text", "the vocabulary", "tokenizers"],
 )
 def test_a_process_without_memory_gets_an_error(made, text, room):
-    program = LIMITED.format(made=made, text=text, room=room)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    refused(made=made, text=text, room=room, call="encode(text)")
+
+
+@pytest.mark.skipif(find_spec("tokenizers") is None, reason="tokenizers is not installed")
+def test_so_does_one_that_wants_the_places_of_tokens():
+    refused(made=OTHER, text="'a b ' * 1_000_000", room=100 << 20, call="offsets(text, [1, 2])")
+
+
+def refused(**parts):
+    """In a process with little memory, MemoryError says what to do."""
+    done = subprocess.run([sys.executable, "-c", LIMITED.format(**parts)], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "which the system does not give: split the text, or raise the limit" in done.stdout
 

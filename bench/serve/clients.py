@@ -22,7 +22,6 @@ from time import perf_counter
 import numpy as np
 
 from gpt2c.cli.bench.load import memory_of
-from gpt2c.scoring.comparison import SAMPLE
 
 THREADS = 2
 N_VOCAB = 50256  # without the end of a text
@@ -216,13 +215,6 @@ def request(rng: random.Random) -> dict:
         "stream_options": {"include_usage": True},
         "ignore_eos": True,
     }
-
-
-def words(rng: random.Random, length: int = 200) -> str:
-    """A passage of a text."""
-    text = SAMPLE.read_text(encoding="utf-8")
-    start = rng.randrange(len(text) - length)
-    return text[start : start + length]
 
 
 async def load(server: Served, clients: int, seconds: float, beside: Callable | None = None) -> dict:

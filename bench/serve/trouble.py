@@ -1,4 +1,4 @@
-"""Clients that misbehave, and requests of all kinds for a long time."""
+"""Clients that misbehave."""
 
 from __future__ import annotations
 
@@ -10,20 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from time import perf_counter
 
-import numpy as np
-
-from .clients import (
-    Client,
-    Goals,
-    Served,
-    gpt2c_command,
-    load,
-    progress,
-    request,
-    serving,
-    until,
-    words,
-)
+from .clients import Client, Goals, gpt2c_command, load, progress, request, serving
 
 LEAVING, SLOW = 200, 200
 
@@ -88,66 +75,3 @@ async def read_slowly(port: int, rng: random.Random, seen: Counter) -> None:
     seen["slow to read"] += 1
     while await client.reader.read(1):
         await asyncio.sleep(0.1)
-
-
-def soak(options: argparse.Namespace) -> tuple[list[dict], Goals]:
-    """Requests of all kinds for a long time."""
-    statuses: Counter[int] = Counter()
-    memory: list[float] = []
-
-    async def ask(port: int, number: int) -> None:
-        rng, client = random.Random(number), Client(port)
-        while True:
-            statuses[await client.send(*any_request(rng))] += 1
-            pieces = client.pieces()
-            if rng.random() < 0.1:
-                await anext(pieces)
-                client.close()
-            else:
-                _ = [piece async for piece in pieces]
-
-    async def watch(server: Served) -> None:
-        while True:
-            await asyncio.sleep(1)
-            memory.append(server.memory)
-
-    async def all_of_them(server: Served) -> None:
-        end = perf_counter() + 60 * options.soak
-        await until(end, server, [watch(server), *(ask(server.port, number) for number in range(8))])
-
-    with serving(gpt2c_command(options.model)) as server:
-        asyncio.run(all_of_them(server))
-    thirds = [float(np.mean(part)) for part in np.array_split(memory, 3)]
-    rows = [
-        {"part": name, "MiB": mean}
-        for name, mean in zip(("first third", "middle", "last"), thirds, strict=True)
-    ]
-    more, most = thirds[2] - thirds[1], max(4.0, 0.02 * thirds[1])
-    answers = ", ".join(f"{n} of {status}" for status, n in sorted(statuses.items()))
-    return rows, [
-        (f"memory: {more:+.1f} MiB in the last third; goal: up to {most:.1f}", more <= most),
-        (f"answers: {answers}; goal: below 500", max(statuses, default=500) < 500),
-    ]
-
-
-def any_request(rng: random.Random) -> tuple[str, dict | bytes]:
-    """A request of any kind, or bytes that are not a request."""
-    text, ids = words(rng), request(rng)
-    plain = {"prompt": text, "max_tokens": rng.randint(1, 48), "seed": rng.randrange(2**32)}
-    kinds = ("tokens", "words", "completions")
-    return rng.choice(
-        [
-            ("/v1/completions", ids),
-            ("/v1/completions", plain | {"n": 2, "logprobs": 3, "echo": True}),
-            ("/v1/completions", plain | {"stream": True, "stop": ["the", "\n"], "top_p": 0.9}),
-            ("/v1/completions", plain | {"num_beams": 3, "seed": None}),
-            ("/v1/completions", plain | {"prompt": [text, ids["prompt"]], "frequency_penalty": 0.5}),
-            ("/v1/completions", plain | {"prompts": text}),
-            ("/v1/embeddings", {"input": [text, words(rng, 1000)]}),
-            ("/v1/score", {"input": text, "top": 2, "words": True}),
-            ("/v1/suggest", {"prompt": text, "kind": rng.choice(kinds), "session": f"{rng.randrange(100)}"}),
-            ("/tokenize", {"text": text}),
-            ("/detokenize", {"token_ids": ids["prompt"]}),
-            ("/v1/completions", rng.randbytes(rng.randint(1, 2000))),
-        ]
-    )

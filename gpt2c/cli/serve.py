@@ -78,3 +78,5 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
     logger.addHandler(_Notes())
     logger.propagate = False
+    # It warns of every event that is written before it reports that a client has disconnected.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

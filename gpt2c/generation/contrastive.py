@@ -97,7 +97,7 @@ class Contrastive(Text):
             raise ValueError(
                 "no token can be chosen: every one is forbidden, or the logits hold NaN or infinities"
             )
-        logprobs = processed[self._candidates].astype(np.float64) - _engine.log_sum_exp(processed)
+        logprobs = processed.take(self._candidates).astype(np.float64) - _engine.log_sum_exp(processed)
         self._probabilities = np.exp(logprobs)
         if self._removed is not None:
             others = np.setdiff1d(np.flatnonzero(processed > -np.inf), self._candidates)

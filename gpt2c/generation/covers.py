@@ -218,7 +218,7 @@ class CoverSearch:
         """Record what can follow a path, except a token that is followed anyway."""
         rest = self._word[len(path.data) :]
         ids = self._spelling.ids[self._spelling.beginning_with(rest)]
-        reached = np.exp(logp[ids], dtype=np.float64)
+        reached = np.exp(logp.take(ids), dtype=np.float64)
         self.groups.append((path, ids, reached))
         self._mass += path.mass * float(reached.sum())
         for token, length in self._spelling.inside(rest):

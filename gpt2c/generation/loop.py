@@ -272,10 +272,10 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             if text.done:
                 yield text
         # Start the texts whose prompt has been computed.
-        ready = [text for text in waiting if text.prompt.ready]
+        ready = [text for text in waiting if text.prompt.ready and not text.done]
         waiting = [text for text in waiting if not (text.prompt.ready or text.done)]
         for text in ready:
-            if not text.done:
+            if not text.done:  # together with a failed one of the same request
                 _try(source, text, text.start)
             yield text
         active = [text for text in (*active, *ready) if not text.done]
@@ -298,7 +298,7 @@ def advance(job: Job, source: Source, most_rows: int | None = None) -> Generator
             if captured and isinstance(text, Text):
                 text.capture(captured[done], logits[done])
             n_rows = sum(part.n_rows for part in of_text)
-            if not text.done:  # together with a failed one of the same prompt
+            if not text.done:  # as above
                 _try(source, text, partial(text.advance, list(logits[done : done + n_rows])))
             done += n_rows
             yield text

@@ -149,9 +149,9 @@ class LogitsProcessors:
 
     def _penalise_repetition(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         penalty = np.float32(self.options.repetition_penalty)
-        seen = row[ids]  # every copy of a repeated id is equal, so it counts once
+        seen = row.take(ids)  # every copy of a repeated id is equal, so it counts once
         with np.errstate(over="ignore"):
-            row[ids] = np.where(seen > 0, seen / penalty, seen * penalty)
+            np.put(row, ids, np.where(seen > 0, seen / penalty, seen * penalty))
 
     def _penalise_presence(self, row: np.ndarray, ids: np.ndarray, n_prompt: int) -> None:
         presence, frequency = self.options.presence_penalty, self.options.frequency_penalty

@@ -175,7 +175,7 @@ def _latest(ids: np.ndarray, n: int, prefix: np.ndarray) -> np.ndarray:
 def _most_probable(job: Job, logits: np.ndarray, chosen: int, logprob: float) -> list[tuple[int, float]]:
     """The most probable tokens and their log-probabilities, as many as wanted."""
     ids = _engine.top(logits[: job.model.n_text_tokens], job.options.top_logprobs)
-    logprobs = logits[ids].astype(np.float64) - _engine.log_sum_exp(logits)
+    logprobs = logits.take(ids).astype(np.float64) - _engine.log_sum_exp(logits)
     pairs = zip(ids.tolist(), logprobs.tolist(), strict=True)
     return [(token, logprob if token == chosen else value) for token, value in pairs]  # to the last bit
 

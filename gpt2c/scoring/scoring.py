@@ -309,7 +309,7 @@ def _most_probable(model: LoadedModel, prompt: np.ndarray, logits: np.ndarray, k
     best = _engine.top(logits[: model.n_text_tokens], k)
     exact = logits.astype(np.float64)
     top = exact.max()
-    probabilities = np.exp(exact[best] - top) / np.exp(exact - top).sum()
+    probabilities = np.exp(exact.take(best) - top) / np.exp(exact - top).sum()
     decoder = model.tokenizer.decoder(prompt) if model.has_tokenizer else None
     suggestions = []
     for token, probability in zip(best.tolist(), probabilities.tolist(), strict=True):

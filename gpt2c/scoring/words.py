@@ -71,8 +71,8 @@ def find_words(
     offsets = offsets[passage.skipped :]
     # Before token i, and after the last: whether a word ends, and the probability that it does.
     before = passage.tokens[passage.first - 1 :]
-    ended = stops[before]
-    begins = np.append(starts[ids], True)
+    ended = stops.take(before)
+    begins = np.append(starts.take(ids), True)
     gains = np.where(begins & ~ended, ends, np.float32(0)).astype(np.float64)
     cuts = np.flatnonzero(begins | ended).tolist()
 

@@ -36,13 +36,13 @@ class TokenizeAsVLLM(Schema):
 class Detokenize(Schema):
     """A request to ``/detokenize``."""
 
-    token_ids: list[int] = Field(max_length=1 << 20)
+    token_ids: list[int] = Field(max_length=1 << 20, fail_fast=True)
 
 
 class DetokenizeAsVLLM(Schema):
     """A request to ``/detokenize`` in vLLM's form."""
 
-    tokens: list[int] = Field(max_length=1 << 20)
+    tokens: list[int] = Field(max_length=1 << 20, fail_fast=True)
     model: str | None = None
 
 

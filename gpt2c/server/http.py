@@ -11,6 +11,7 @@ import asyncio
 import json
 import logging
 import math
+import mmap
 import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -28,6 +29,9 @@ from .state import State
 __all__ = ["APIError", "Schema", "api_error", "checked", "error_body", "error_response", "read_json"]
 
 log = logging.getLogger("gpt2c.server")
+
+MOST_UNKNOWN = 3  # named in an error
+_PER_BYTE = 16  # of a body; pydantic took 8 for a list of one-digit numbers
 
 
 class Schema(BaseModel):
@@ -121,16 +125,39 @@ async def read_json(request: Request, *schemas: type[S]) -> S:
     APIError
         The body is too long, came too slowly, is not a JSON object, or does not follow its schema.
     """
-    given = _parsed(await _body(request))
-    return checked(given, next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0]))
+    body = await _body(request)
+    given = _parsed(body)
+    schema = next((one for one in schemas if next(iter(one.model_fields)) in given), schemas[0])
+    return checked(given, schema, len(body))
 
 
-def checked(fields: dict[str, Any], schema: type[S]) -> S:
-    """The fields of a request by a schema; APIError names the wrong ones."""
+def checked(fields: dict[str, Any], schema: type[S], n_bytes: int = 0) -> S:
+    """The fields of a request of ``n_bytes`` by a schema.
+
+    APIError names the wrong ones, of unknown ones the first few.
+    """
+    _check_memory(_PER_BYTE * n_bytes)
+    known = schema.model_fields
+    unknown = [name for name in fields if name not in known]
+    if len(unknown) > MOST_UNKNOWN:
+        fields = {name: value for name, value in fields.items() if name in known}
+        fields |= dict.fromkeys(unknown[:MOST_UNKNOWN])
     try:
         return schema.model_validate(fields)
     except ValidationError as error:
         raise _problems(error, schema) from None
+
+
+def _check_memory(size: int) -> None:
+    """Raise APIError unless there is memory for pydantic, whose Rust code ends the process without.
+
+    It is reserved and given back, which guarantees nothing while other threads allocate.
+    """
+    try:
+        mmap.mmap(-1, (1 << 20) + size).close()
+    except OSError:
+        message = "the server has not enough memory for this request; try again later"
+        raise APIError(503, message, headers={"Retry-After": "1"}) from None
 
 
 async def _body(request: Request) -> bytes:

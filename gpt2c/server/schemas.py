@@ -72,7 +72,9 @@ def _biases(value: Any) -> Any:
     """The keys of JSON, which are strings, as token ids."""
     if not isinstance(value, dict):
         return value
-    for key in value:
+    for key, bias in value.items():
+        if type(bias) not in (int, float):
+            raise ValueError(f"logit_bias has {shown(bias)} for token {shown(key)}; allowed: numbers")
         if not (key.isascii() and key.isdigit() and len(key) < 10):
             raise ValueError(
                 f'logit_bias has the key {shown(key)}; allowed: token ids, as in {{"50256": -100}}'
@@ -147,8 +149,8 @@ class CompletionRequest(TextSchema):
     dry_base: float = Field(1.75, ge=1)
     dry_allowed_length: int = Field(2, ge=1)
     dry_penalty_last_n: int = Field(-1, ge=-1)
-    dry_sequence_breakers: list[str] = ["\n", ":", '"', "*"]  # noqa: RUF012 (pydantic copies it)
-    exponential_decay_length_penalty: list[int | float] | None = None
+    dry_sequence_breakers: list[str] = Field(["\n", ":", '"', "*"], fail_fast=True)
+    exponential_decay_length_penalty: list[int | float] | None = Field(None, fail_fast=True)
     watermarking_config: dict[str, Any] | None = None
     no_repeat_ngram_size: int = Field(0, ge=0)
     length_penalty: float = 1.0

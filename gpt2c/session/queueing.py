@@ -277,11 +277,20 @@ class Queue:
 
     def failed(self, text: Text | Search, error: Exception) -> None:
         """See `Source`: the text's request fails, the others continue."""
-        self._owners[text][0].fail(error)
+        request, _ = self._owners.get(text, (None, 0))
+        if request is None:
+            return
+        request.fail(error)
+        with self._changed:  # the loop yields none of those that it has advanced already
+            for one in request.texts:
+                self._owners.pop(one, None)
+        self._to_tell[request] = None
 
     def note(self, text: Text | Search) -> None:
-        """Record that a text has advanced or ended."""
-        request, index = self._owners[text]
+        """Record that a text has advanced or ended; nothing, if its request has failed."""
+        request, index = self._owners.get(text, (None, 0))
+        if request is None:
+            return
         request.note(index)
         if text.done:
             with self._changed:

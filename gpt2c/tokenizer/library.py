@@ -46,6 +46,7 @@ class LibraryTokenizer(Tokenizer):
 
     def offsets(self, text: str, ids: Iterable[int], *, special: bool = False) -> Spans | None:
         ids = id_list(ids)
+        check_memory(text, _PER_BYTE)
         for reads in (special, not special):
             for continued in (False, True):
                 found, places = self._encoded(text, reads, continued)
