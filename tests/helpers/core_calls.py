@@ -1,4 +1,4 @@
-"""Random calls of every kernel of the C core, each given by a seed and a number, with what they give as a digest.
+"""Random calls of every kernel of the C core, each given by a seed and a number, and digests of results.
 
 Arrays end where their memory ends: in a process of `sanitizing` no call can read or write beyond one unseen.
 """
@@ -116,7 +116,8 @@ def linear(d):
     row0 = 0 if dtype == "float32" else d.among((0, d.upto(40)))
     how = {"dtype": dtype, "inputs": inputs, "row0": row0, "isa": d.isa, "threads": threads}
     function, x = d.among(FUNCTIONS), d.matrix(rows, n_in)
-    return [_ops.linear(x, panels, n_out, bias, function, residual, out, **how), _ops.unpack(panels, n_in, n_out, dtype)]
+    found = _ops.linear(x, panels, n_out, bias, function, residual, out, **how)
+    return [found, _ops.unpack(panels, n_in, n_out, dtype)]
 
 
 def encode(d):
@@ -163,7 +164,7 @@ def store(d):
     rows, n = d.upto(16 - lane, 1), d.upto(min(64, width - first), 1)
     number = 4 if dtype == "float32" else 2
     padded = -(-width // 16) * 16 if kind == "values" else width + width % 2 if dtype == "bfloat16" else width
-    group = d.exact(np.zeros(4 * padded * number, np.float32)).view(np.uint8)  # of whole words, of two bfloat16
+    group = d.exact(np.zeros(4 * padded * number, np.float32)).view(np.uint8)  # whole words, of two bfloat16
     _ops.store(kind, group, dtype, lane, first, width, d.matrix(rows, n), isa=d.isa)
     return [group]
 
@@ -211,8 +212,10 @@ def roofs(d):
     return [done, _roofs.read_all(x, passes=2, isa=d.isa, threads=threads)]
 
 
-KERNELS = (apply, layer_norm, linear, linear, linear, encode, attention, attention, attention_scores, attention_values,
-           softmax, store, row_sums, top, sample, roofs)  # fmt: skip
+KERNELS = (
+    *(apply, layer_norm, linear, linear, linear, encode, attention, attention, attention_scores),
+    *(attention_values, softmax, store, row_sums, top, sample, roofs),
+)
 
 
 def call(seed: int, number: int) -> str:
@@ -224,7 +227,8 @@ def call(seed: int, number: int) -> str:
 
 def serve(answer) -> None:
     """Print an answer to every line of a seed and a number."""
-    if "EXACT" in os.environ and ctypes.PyDLL(os.environ["EXACT"]).use_exact_memory():
+    exact = os.environ.get("EXACT_MEMORY")
+    if exact and ctypes.PyDLL(exact).use_exact_memory():
         raise SystemExit("NumPy refused the memory of helpers/exact.c")
     for line in sys.stdin:
         print(answer(*map(int, line.split())), flush=True)

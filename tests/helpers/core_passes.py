@@ -1,7 +1,7 @@
-"""Random calls of the engine over random models, each given by a seed and a number, with a digest of the results.
+"""Random calls of the engine over random models, each given by a seed and a number, and digests of results.
 
-Models: GPT-2s, some with shared keys and values or cross-attention, and BERTs; of any dtype and instruction set. Every
-PER_MODEL calls have one model, whose panels end where their memory ends.
+Models: GPT-2s, some with shared keys and values or cross-attention, and BERTs; of any dtype and instruction
+set. Every PER_MODEL calls have one model, whose panels end where their memory ends.
 ``python -m helpers.core_passes`` reads lines of a seed and a number: of calls of the engine or of a kernel.
 """
 
@@ -20,7 +20,7 @@ from . import core_calls
 from .core_calls import Draw, digest, serve
 from .strategies import ACTIVATIONS, random_model
 
-__all__ = ["Model", "PASSES", "model_of"]
+__all__ = ["PASSES", "Model", "Pass", "model_of"]
 
 PER_MODEL = 60
 KINDS = ("gpt2", "gpt2", "shared", "cross", "bert")
@@ -87,7 +87,8 @@ class Pass:
 
     def rows(self, most):
         """The number of rows of a sequence."""
-        return min(most, self.limit, self.d.among((1, 1, self.d.upto(9, 1), self.d.size(70), self.d.upto(300, 1))))
+        d = self.d
+        return min(most, self.limit, d.among((1, 1, d.upto(9, 1), d.size(70), d.upto(300, 1))))
 
     def cache(self, past, n_ctx):
         """A cache that holds some positions, made in one of several ways."""
@@ -199,7 +200,8 @@ def generate(p):
             for i, row in enumerate(logits)
         ]
         found.append(logits)
-        sequences = [(each[0], np.array([token], np.int32)) for each, token in zip(sequences, drawn, strict=True)]
+        caches = [each[0] for each in sequences]
+        sequences = [(cache, np.array([one], np.int32)) for cache, one in zip(caches, drawn, strict=True)]
     return found
 
 
@@ -215,7 +217,8 @@ def score(p):
 
 def hidden(p):
     sequences = p.sequences()
-    return [_engine.hidden(p.weights, sequences, p.wanted(sequences), threads=p.d.threads, deadline=p.deadline())]
+    how = {"threads": p.d.threads, "deadline": p.deadline()}
+    return [_engine.hidden(p.weights, sequences, p.wanted(sequences), **how)]
 
 
 def observed(p):

@@ -1,7 +1,7 @@
 /* Memory for NumPy's arrays of exactly the size that was asked for, at a cache line, and never one that was used
  * before: NumPy itself keeps small blocks for the next array, where no sanitizer sees who writes beyond its own. */
 #define _GNU_SOURCE
-#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <Python.h>
 #include <malloc.h>
 #include <numpy/arrayobject.h>

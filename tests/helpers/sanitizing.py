@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,36 +18,32 @@ from gpt2c.core import _engine
 __all__ = ["Process", "build", "environment"]
 
 ROOT = Path(__file__).resolve().parents[2]
-SUPPRESSIONS = Path(__file__).with_name("races.supp")
-FLAGS = {  # whether a NaN is converted to an integer, -fsanitize=undefined alone does not ask
+FLAGS = {  # "undefined" leaves out conversions of floats that the integer type cannot hold
     "address": "-fsanitize=address,undefined,float-cast-overflow -fno-sanitize-recover=all",
     "thread": "-fsanitize=thread",
 }
+EXACT = "libexact.so"
 LIBRARIES = {"address": "libasan.so", "thread": "libtsan.so"}
 OPTIONS = {
-    # What is not initialised is NaN. CPython leaves memory to the system when it ends, so leaks are not counted.
+    # What is not initialised is NaN. CPython leaves memory to the system when it ends: leaks are not counted.
     "ASAN_OPTIONS": "detect_leaks=0:malloc_fill_byte=255:max_malloc_fill_size=1000000000",
     "UBSAN_OPTIONS": "print_stacktrace=1",
-    "TSAN_OPTIONS": f"halt_on_error=1:suppressions={SUPPRESSIONS}",
+    "TSAN_OPTIONS": "halt_on_error=1",  # nothing is suppressed
     "PYTHONMALLOC": "malloc",
     "GPT2C_TEAM": "pool",
 }
-# (file, pattern, replacement): only the extension that contains the C core, the others are as they are; and buffers
-# without room to align them in, since helpers/exact.c aligns all memory.
-CHANGES = (
-    ("setup.py", r"^EXTENSIONS = .*", 'EXTENSIONS = ["_kernels"]'),
-    ("gpt2c/core/_kernels.pyx", r"np\.empty\(size \+ 64, np\.uint8\)", "np.empty(size, np.uint8)"),
-)
+# (file, pattern, replacement): only the extension that contains the C core is built, others are as they are;
+# buffers lack the room to align them in, where helpers/exact.c aligns all memory.
+ONE_EXTENSION = ("setup.py", r"^EXTENSIONS = .*", 'EXTENSIONS = ["_kernels"]')
+NO_ROOM = ("gpt2c/core/_kernels.pyx", r"np\.empty\(size \+ 64, np\.uint8\)", "np.empty(size, np.uint8)")
+CHANGES = {"address": [ONE_EXTENSION, NO_ROOM], "thread": [ONE_EXTENSION]}
 
 
 def build(folder: Path, kind: str) -> None:
-    """Copy the tree into a folder and build the core there; instruction sets that this CPU lacks stay empty."""
-    shutil.copytree(
-        ROOT,
-        folder,
-        ignore=shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "docs", "bench", "site", "*.egg-info"),
-    )
-    for name, pattern, replacement in CHANGES:
+    """Copy the tree into a folder and build the core there, for the instruction sets of this CPU."""
+    left_out = (".*", "__pycache__", "build", "dist", "docs", "bench", "site", "*.egg-info")
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left_out))
+    for name, pattern, replacement in CHANGES[kind]:
         text, found = re.subn(pattern, replacement, (folder / name).read_text(), flags=re.MULTILINE)
         if found != 1:
             raise SystemExit(f"{name} has {found} places that look like {pattern}; needed: one")
@@ -63,9 +58,10 @@ def build(folder: Path, kind: str) -> None:
     cc.chmod(0o755)
     environ = os.environ | {"CC": str(cc), "GPT2C_NO_OPENMP": "1"}
     run([sys.executable, "setup.py", "-q", "build_ext", "--inplace"], folder, environ)
-    headers = [f"-I{np.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
-    source = Path(__file__).with_name("exact.c")
-    run(["gcc", "-O1", "-shared", "-fPIC", *headers, source, "-o", "libexact.so"], folder, environ)
+    if kind == "address":
+        headers = [f"-I{np.get_include()}", f"-I{sysconfig.get_paths()['include']}"]
+        source = Path(__file__).with_name("exact.c")
+        run(["gcc", "-O1", "-shared", "-fPIC", *headers, source, "-o", EXACT], folder, environ)
 
 
 def run(command, folder, environ) -> None:
@@ -80,11 +76,12 @@ def environment(folder: Path = ROOT, kind: str = "") -> dict[str, str]:
     if not kind:
         return os.environ | paths
     library = subprocess.check_output(["gcc", f"-print-file-name={LIBRARIES[kind]}"], text=True).strip()
-    return os.environ | paths | OPTIONS | {"LD_PRELOAD": library, "EXACT": str(folder / "libexact.so")}
+    exact = {"EXACT_MEMORY": str(folder / EXACT)} if kind == "address" else {}
+    return os.environ | paths | OPTIONS | exact | {"LD_PRELOAD": library}
 
 
 class Process:
-    """A Python process that makes calls by number (`python -m helpers.NAME`), started again when it has died."""
+    """A Python process that makes calls by number (`python -m helpers.NAME`); if it dies, a new one."""
 
     def __init__(self, module: str, environ: dict[str, str]):
         self.command = [sys.executable, "-P", "-m", f"helpers.{module}"]
@@ -95,10 +92,9 @@ class Process:
     def begin(self, seed: int, number: int) -> None:
         """Have it make a call."""
         if self.process is None:
-            self.errors = tempfile.TemporaryFile("w+")
             self.process = subprocess.Popen(
                 self.command, env=self.environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                stderr=self.errors, text=True,
+                stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
         with contextlib.suppress(BrokenPipeError):  # it died; `end` says so
             self.process.stdin.write(f"{seed} {number}\n")
@@ -115,10 +111,6 @@ class Process:
         """End the process."""
         if self.process is None:
             return
-        with contextlib.suppress(BrokenPipeError):
-            self.process.stdin.close()
-        status = self.process.wait(60)
-        self.errors.seek(0)
-        self.report = f"status {status}\n{self.errors.read()}"
-        self.errors.close()
+        _, errors = self.process.communicate(timeout=60)
+        self.report = f"status {self.process.returncode}\n{errors}"
         self.process = None

@@ -3,11 +3,12 @@
     python tests/long/sanitized.py [--cases N | --minutes m] [--seed s] [--first i] [--only thread]
 
 Builds the core with gcc in a copy of the tree (needs the build requirements) and makes the calls of
-helpers/core_passes.py there: every kernel and every kind of pass, on every instruction set of this CPU. Buffers end
-where their memory ends, and what is not initialised is NaN. Each call must end without a report and with the results
-of the ordinary build, bit for bit.
+helpers/core_passes.py there: every kernel and every kind of pass, on every instruction set of this CPU.
+Buffers end where their memory ends, and what is not initialised is NaN. Each call must end without a report
+and with the results of the ordinary build, bit for bit.
 
-With --only thread, the cases of helpers/core_races.py: threads of Python that share a model, with the pool of src/team.c.
+With --only thread, the cases of helpers/core_races.py: threads of Python that share a model and a scheduler,
+with the pool of src/team.c.
 
 Prints every report and the command that repeats it; status 1 if there were any.
 """
@@ -95,8 +96,8 @@ def run(options, kind, folder):
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(gate.work, [folder] * workers))
     print(
-        f"{kind}: {gate.done} cases on {', '.join(_engine.isas())}, {gate.failed} failed, seed {options.seed}; "
-        f"{time.monotonic() - built:.0f} s, and {built - begun:.0f} s to build",
+        f"{kind}: {gate.done} cases on {', '.join(_engine.isas())}, {gate.failed} failed, "
+        f"seed {options.seed}; {time.monotonic() - built:.0f} s, and {built - begun:.0f} s to build",
         flush=True,
     )
     return gate.failed
