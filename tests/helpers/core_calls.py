@@ -6,6 +6,7 @@ Arrays end where their memory ends: in a process of `sanitizing` no call can rea
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import sys
 import zlib
@@ -22,6 +23,7 @@ FUNCTIONS = ("identity", "gelu_new", "gelu", "quick_gelu", "relu", "silu", "tanh
 EDGES = (*AROUND_VECTOR, *AROUND_BLOCKS)
 PRODUCTS = {"generic": 60_000}  # of a call; it emulates fma
 MOST_PRODUCTS = 1_000_000
+PATIENCE = 120  # seconds; a call that takes longer hangs
 
 
 class Draw:
@@ -231,4 +233,6 @@ def serve(answer) -> None:
     if exact and ctypes.PyDLL(exact).use_exact_memory():
         raise SystemExit("NumPy refused the memory of helpers/exact.c")
     for line in sys.stdin:
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)
         print(answer(*map(int, line.split())), flush=True)
+        faulthandler.cancel_dump_traceback_later()
