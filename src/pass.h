@@ -34,11 +34,28 @@ static inline attention_split attention_split_of(const gpt2c_call *c, ptrdiff_t 
     return (attention_split){together, m->n_kv_head * ((sharing + together - 1) / together), rows};
 }
 
-/* Floats in which a thread prepares the input of a folded phase: rows in float32, the same encoded (or those of
- * MLP_PROJ), and room for merging. */
-static inline ptrdiff_t fold_size(const gpt2c_model *m) {
-    return GPT2C_PAD(FOLD_ROWS * m->n_embd + GPT2C_ENCODED(FOLD_ROWS, larger(m->n_embd, m->n_inner)) +
-                     GPT2C_PARTIAL(d_pad_of(m)));
+/* Memory between the parts of a thread's scratch that nothing may touch, in floats. Only AddressSanitizer has any. */
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+enum { GAP = 64 };
+static inline void gap_close(const float *gap) { __asan_poison_memory_region(gap, GAP * sizeof *gap); }
+static inline void gap_open(const float *gap) { __asan_unpoison_memory_region(gap, GAP * sizeof *gap); }
+#else
+enum { GAP = 0 };
+static inline void gap_close(const float *gap) { (void)gap; }
+static inline void gap_open(const float *gap) { (void)gap; }
+#endif
+
+/* Where a thread prepares the input of a folded phase, in floats: rows in float32, from `encoded` on the same encoded
+ * (or those of MLP_PROJ), from `merging` on room for merging; a gap after each. */
+typedef struct {
+    ptrdiff_t encoded, merging, size;
+} fold_layout;
+
+static inline fold_layout fold_layout_of(const gpt2c_model *m) {
+    const ptrdiff_t encoded = FOLD_ROWS * m->n_embd + GAP;
+    const ptrdiff_t merging = encoded + GPT2C_ENCODED(FOLD_ROWS, larger(m->n_embd, m->n_inner)) + GAP;
+    return (fold_layout){encoded, merging, GPT2C_PAD(merging + GPT2C_PARTIAL(d_pad_of(m))) + GAP};
 }
 
 /* ---- the sequences of rows ---- */

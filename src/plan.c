@@ -6,7 +6,7 @@ ptrdiff_t gpt2c_scratch_size(const gpt2c_model *model, ptrdiff_t chunk, int with
     const ptrdiff_t linear = GPT2C_LINEAR_SCRATCH(rows) + rows * GPT2C_PANEL;
     const ptrdiff_t attention = GPT2C_ATTENTION_SCRATCH(d_pad_of(model));
     const ptrdiff_t greatest = with_top ? GPT2C_TOP_SCRATCH(model->n_vocab) : 0;
-    return GPT2C_PAD(larger(larger(linear, attention), greatest)) + fold_size(model);
+    return GPT2C_PAD(larger(larger(linear, attention), greatest)) + GAP + fold_layout_of(model).size;
 }
 
 ptrdiff_t gpt2c_key_blocks(const gpt2c_call *call) {

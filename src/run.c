@@ -78,22 +78,22 @@ const gpt2c_dense *gpt2c_step_dense(const gpt2c_call *call, const gpt2c_step *st
     return work.dense;
 }
 
-/* The input of a folded dense phase, all rows of it, prepared in `scratch` (fold_size) unless it is ready; returns
+/* The input of a folded dense phase, all rows of it, prepared in `scratch` (fold_layout) unless it is ready; returns
  * where it is. */
 static const void *prepare(const gpt2c_call *c, const gpt2c_step *step, float *scratch) {
-    const gpt2c_model *m = c->model;
+    const fold_layout layout = fold_layout_of(c->model);
     const dense_work work = work_of(c, step);
-    const ptrdiff_t n = m->n_embd;
+    const ptrdiff_t n = c->model->n_embd;
     if (!work.source) return work.input;
     const float *source = scratch;
     if (work.norm)
         for (ptrdiff_t r = 0; r < step->rows; r++) pass_normalise_row(c, step, work.norm, r, scratch + r * n);
     else if (step->phase == GPT2C_ATTN_PROJ && c->workspace.key_blocks > 0)
-        pass_merge(c, step, scratch, scratch + fold_size(m) - GPT2C_PARTIAL(d_pad_of(m)));
+        pass_merge(c, step, scratch, scratch + layout.merging);
     else
         source = work.source;
     if (work.dense->dtype == GPT2C_FLOAT32) return source;
-    float *encoded = scratch + FOLD_ROWS * n;
+    float *encoded = scratch + layout.encoded;
     const ptrdiff_t n_in = work.dense->n_in;
     c->kernels->encode(work.dense, encoded, 0, source, n_in, step->rows, 0, n_in);
     return encoded;
@@ -339,8 +339,12 @@ static void run_steps(void *pointer, int thread, int threads) {
     region *r = pointer;
     const gpt2c_call *c = r->call;
     float *scratch = c->workspace.scratch + thread * c->workspace.scratch_size;
-    float *fold_scratch = scratch + c->workspace.scratch_size - fold_size(c->model);
+    const fold_layout layout = fold_layout_of(c->model);
+    float *fold_scratch = scratch + c->workspace.scratch_size - layout.size;
+    const float *gaps[] = {fold_scratch - GAP, fold_scratch + layout.encoded - GAP, fold_scratch + layout.merging - GAP,
+                           fold_scratch + layout.size - GAP};
     ptrdiff_t finished = 0, item;
+    for (int i = 0; i < 4; i++) gap_close(gaps[i]);
     for (ptrdiff_t i = 0; i < r->n_steps; i++) {
         const gpt2c_step *step = &r->steps[i];
         const split s = split_of(c, step);
@@ -356,6 +360,7 @@ static void run_steps(void *pointer, int thread, int threads) {
         finished += items;
         team_wait(&r->queue, finished);
     }
+    for (int i = 0; i < 4; i++) gap_open(gaps[i]);
 }
 
 int gpt2c_run(const gpt2c_call *call, const gpt2c_step *steps, ptrdiff_t n_steps) {
