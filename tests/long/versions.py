@@ -4,9 +4,9 @@
                                   [--suite] [-- ARGUMENT OF PYTEST …]
 
 The abi3 wheel, built with this Python unless it is given, goes into a new environment for each interpreter
-(by default those of INTERPRETERS that are on PATH or among pyenv's) and each NumPy. Far from the sources it has
-to import, generate, score, tokenize, save and load, and run as a command. With --suite, the tests of a copy of
-the tree have to pass, too, which takes some ten minutes an environment on two cores ("-- -n 2").
+(by default those of INTERPRETERS that are on PATH or among pyenv's) and each NumPy. Far from the sources it
+has to import, generate, score, tokenize, save and load, and run as a command. With --suite, the tests of a
+copy of the tree have to pass, too, which takes some ten minutes an environment on two cores ("-- -n 2").
 
 Prints a line for each environment, with versions; status 1 if anything failed or nothing could be tried.
 """
