@@ -68,6 +68,12 @@ def test_presence_and_frequency_count_the_new_tokens():
     assert (row[7], row[9], row[5]) == (2, 2, 0)
 
 
+def test_a_text_as_long_as_an_ngram_may_not_repeat_it():
+    row = process([5, 5, 5], np.zeros(61), no_repeat_ngram_size=3)  # another 5 would repeat 5 5 5
+    assert np.flatnonzero(np.isneginf(row)).tolist() == [5]
+    assert np.isfinite(process([5, 5], np.zeros(61), no_repeat_ngram_size=3)).all()
+
+
 def test_everything_comes_in_its_order():
     """A bias first, so that the penalty of repetition sees it; then the penalties that subtract."""
     row = process(

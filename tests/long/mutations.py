@@ -57,7 +57,7 @@ class Build:
         else:
             name = "_kernels"
             for command in self.compile:
-                if includes(" ".join(command), Path(file).name):
+                if includes(" ".join(command), Path(file).name, folder):
                     run(command, folder)
         (link,) = [command for command in self.link if f"/{name}.abi3.so" in " ".join(command)]
         run(link, folder)
@@ -65,12 +65,14 @@ class Build:
         shutil.copy(folder / built, folder / "gpt2c" / "core" / built.name)
 
 
-def includes(command: str, file: str) -> bool:
-    """Whether a command compiles a file of src/."""
-    if file.endswith((".inc.c", ".h")):
-        of_kernels = "src/kernels_amx" if "amx" in file else "src/kernels_"
-        return of_kernels in command or (file.endswith(".h") and "src/" in command)
-    return f"src/{file} " in command
+def includes(command: str, file: str, folder: Path) -> bool:
+    """Whether a command compiles a file of src/: kernels include each other, other sources what they name."""
+    source = next((word for word in command.split() if word.startswith("src/")), None)
+    if source is None:
+        return False
+    if file.endswith(".inc.c") or file.startswith("vec"):
+        return source.startswith("src/kernels_amx" if "amx" in file else "src/kernels_")
+    return source == f"src/{file}" or f'"{file}"' in (folder / source).read_text()
 
 
 def run(command, folder):

@@ -1,4 +1,4 @@
-"""What is broken in the C core: (what, file of src/, text, replacement). See QUICK for those with tests of their own."""
+"""What is broken in the C core: (what, file of src/, text, replacement). QUICK has some with fewer tests."""
 
 CORE = [
     ("exp: a coefficient", "k_elementwise.inc.c", "8.333263919e-03f", "8.433263919e-03f"),
@@ -117,6 +117,7 @@ CORE = [
     ("run: the parts of a phase", "run.c", "end = part_begin(step->rows, part + 1, s.parts);", "end = part_begin(step->rows, part + 1, s.parts) - (part > 2);"),
     ("run: interrupts", "run.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
     ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
+    ("team: an item that two threads claim", "team.h", "if (atomic_compare_exchange_weak_explicit(&queue->share[owner], &found, next + 1, memory_order_relaxed, memory_order_relaxed)) return", "atomic_store(&queue->share[owner], next + 1);\n            return"),
     ("team: floating-point state", "team.c", "fesetenv(FE_DFL_ENV);\n#if defined(__SSE__)\n    _mm_setcsr(0x1F80U);", "#if defined(__SSE__)\n"),
     ("integers: offset of the weights", "k_encode.inc.c", "total * (uint32_t)-128", "total * (uint32_t)-127"),
     ("integers: sums of a block of inputs", "k_encode.inc.c", "            sum = v_set1(0.0f);\n", ""),
@@ -181,5 +182,29 @@ CORE = [
     ("cross: the last key of a pattern", "attend.c", "&keys, n_keys - 1, n_keys, d,", "&keys, n_keys - 1 - (n_keys > 3), n_keys, d,"),
 ]  # fmt: skip
 
-QUICK: dict[str, str] = {}
-"""The test files for those that take seconds: one file to compile."""
+QUICK = {
+    "pack: zeros beyond the last output": "kernels: test_pack",
+    "pack: the transposed source": "kernels: test_pack",
+    "pack: place of a pair": "formats: pack_bfloat16",
+    "int8: sums of weights": "formats: pack_int8",
+    "int8: rounding of weights": "formats: pack_int8",
+    "int4: factors": "formats: lose_as_little",
+    "cache: where one's own positions begin": "cache: read_it_in_place",
+    "attend: lane of a key": "engine: agrees_with_the_reference",
+    "attend: the keys of a head": "engine: agrees_with_the_reference",
+    "attend: keys in runs of 16": "engine: equals_steps",
+    "unfused: without a mask": "introspect: without_a_mask",
+    "unfused: the residual stream twice": "introspect: kernels_compute",
+    "run: residual of a block of rows": "engine: kernel_by_kernel",
+    "run: targets of one row": "engine: scores_agree scores_are",
+    "run: interrupts": "engine: ctrl_c come_out",
+    "run: second LayerNorm": "engine: agrees_with_the_reference",
+    "embed: position of an embedding": "engine: few_rows_of_several",
+    "plan: hidden states of few rows": "hidden: kernel_by_kernel reads",
+    "team: waiting for the end of a phase": "engine: equals_steps one_after_the_other",
+    "team: floating-point state": "engine: floating_point_state",
+    "team: an item that two threads claim": "team: same_bits",
+    "bert: later keys": "engine_bert: agrees_with_the_reference",
+    "cross: whose keys": "engine_bert: in_company",
+}
+"""The tests of those that take seconds, since one or two files are compiled."""
