@@ -273,7 +273,7 @@ def test_a_header_that_was_written_wrongly_is_refused(path, change, error, messa
 def test_a_vocabulary_that_is_no_object_is_refused(tmp_path, monkeypatch, vocabulary):
     monkeypatch.setattr(CharacterTokenizer, "packed", lambda self: vocabulary)
     save(tmp_path / "model.gpt2c")
-    with pytest.raises(CheckpointError, match="is damaged: its vocabulary holds .*; needed: a JSON object"):
+    with pytest.raises(CheckpointError, match=r"is damaged: its vocabulary holds .*; needed"):
         GPT2.from_pretrained(tmp_path / "model.gpt2c")
 
 

@@ -470,7 +470,12 @@ def test_a_mark_is_no_value(data):
 
 def test_an_announced_length_is_not_trusted():
     """A few bytes cannot make the reader reserve gigabytes."""
-    for opcode, size in ((b"B", "<I"), (b"\x8e", "<Q"), (b"X", "<I"), (b"\x8d", "<Q")):  # of bytes, and of texts
+    for opcode, size in (
+        (b"B", "<I"),
+        (b"\x8e", "<Q"),
+        (b"X", "<I"),
+        (b"\x8d", "<Q"),
+    ):  # of bytes, and of texts
         data = io.BytesIO(b"\x80\x04" + opcode + struct.pack(size, 2**31) + b".")
         tracemalloc.start()
         with pytest.raises(CheckpointError, match="announces a value of 2147483648 bytes"):
