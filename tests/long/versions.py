@@ -119,7 +119,7 @@ class Environment:
         self.install(wheel)
 
     def install(self, *packages):
-        options = ["-q", "--disable-pip-version-check", "--prefer-binary"]
+        options = ["-q", "--disable-pip-version-check", "--prefer-binary", "--no-compile"]
         run([self.python, "-m", "pip", "install", *options, *packages, self.numpy])
 
     def smoke(self) -> str:
