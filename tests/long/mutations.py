@@ -84,7 +84,14 @@ def run(command, folder):
 
 def tested(folder: Path, tests, *, all_of_them=False) -> tuple[bool, str]:
     """Whether tests pass in a copy, and what the first failure is."""
-    options = ["-q", "--no-header", f"--timeout={PATIENCE}", "-p", "no:cacheprovider"]
+    options = [
+        "-q",
+        "--no-header",
+        f"--timeout={PATIENCE}",
+        "-p",
+        "no:cacheprovider",
+        "--hypothesis-profile=mutations",
+    ]
     result = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *([] if all_of_them else ["-x"]), *tests],
         cwd=folder,
@@ -155,6 +162,7 @@ class Copies:
         ignored = [".git", ".venv", "__pycache__", ".*_cache", "dist", "build", "site"]
         shutil.copytree(ROOT, first, ignore=shutil.ignore_patterns(*ignored, *["*.so"] * compiled))
         self.build = Build(first) if compiled else None
+        self.stale = {}  # folder -> the file that is whole again, but compiled as it was broken
         for number in range(jobs):
             folder = place / str(number)
             if number:
@@ -174,12 +182,13 @@ class Copies:
         folder = self.free.get()
         try:
             original = broken(mutant, folder)
-            if mutant.is_compiled:
-                self.build.again(mutant.file, folder)
+            changed = {self.stale.pop(folder, None), mutant.file if mutant.is_compiled else None} - {None}
+            for file in changed:
+                self.build.again(file, folder)
             found = tested(folder, mutant.tests)
             (folder / mutant.file).write_text(original)
             if mutant.is_compiled:
-                self.build.again(mutant.file, folder)
+                self.stale[folder] = mutant.file
             return found
         finally:
             self.free.put(folder)

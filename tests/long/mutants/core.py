@@ -196,7 +196,7 @@ QUICK = {
     "unfused: without a mask": "introspect: without_a_mask",
     "unfused: the residual stream twice": "introspect: kernels_compute",
     "run: residual of a block of rows": "engine: kernel_by_kernel",
-    "run: targets of one row": "engine: scores_agree scores_are",
+    "run: targets of one row": "engine: any_number_of_times",
     "run: interrupts": "engine: ctrl_c come_out",
     "run: second LayerNorm": "engine: agrees_with_the_reference",
     "embed: position of an embedding": "engine: few_rows_of_several",
