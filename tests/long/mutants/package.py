@@ -68,7 +68,7 @@ PACKAGE = [
     ("cache: a lock that stays", "core/_call.pyx", "for cache in self.caches[:acquired]:", "for cache in self.caches[1:acquired]:", "cache session: interrupted follows parent usable"),
     ("session: nothing left to compute", "session/session.py", "min(common_length(self._held, ids), len(ids) - 1)", "min(common_length(self._held, ids), len(ids))", "session: same_text beginning_is_computed"),
     ("session: stale cache length", "session/session.py", "self._cache.truncate(n)\n        self.n_reused", "self.n_reused", "session: same_text beginning_is_computed"),
-    ("session: a fork with the same cache", "session/session.py", "_cache=self._cache.fork()", "_cache=self._cache", "session: fork_goes"),
+    ("session: a fork with the same cache", "session/session.py", "_cache=self._cache.fork()", "_cache=self._cache", "session: fork_leaves"),
     ("session: logits of an older text", "session/session.py", "self._held, self._logits = self._held[:n], None", "self._held = self._held[:n]", "session completion word_completion: beginning_is same_text session"),
     ("session: the checksum of a file", "session/saving.py", "if _checksum(found, arrays) != found.get(\"sha256\"):", "if False:", "saved_session: damaged"),
     ("session: a file of another model", "session/saving.py", "if found.get(name) != value:", "if found.get(name) is None:", "saved_session: another_model configuration"),
