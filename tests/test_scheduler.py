@@ -259,6 +259,16 @@ def test_no_more_room_is_taken_than_there_is(model):
             scheduler.submit("The king", max_new_tokens=1, num_beams=65)
 
 
+def test_no_more_texts_run_than_there_are_places(model):
+    most = []
+    with model.scheduler(max_texts=2) as scheduler:
+        texts = scheduler.submit(
+            ["The king"] * 6, max_new_tokens=5, notify=lambda _: most.append(scheduler.counts)
+        )
+        assert len(texts.future.result()) == 6
+    assert max(counts.running for counts in most) == 2
+
+
 def test_cancelled_within_a_token(model):
     told = []
 

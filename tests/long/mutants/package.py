@@ -79,7 +79,7 @@ PACKAGE = [
     ("prefix cache: the lock after a fork", "session/prefix_cache.py", "cache._lock = threading.Lock()", "pass", "prefix_cache: forked"),
     ("prefix cache: another model", "session/prefix_cache.py", "elif self._weights is not weights:", "elif False:", "prefix_cache: one_model"),
     ("scheduler: one request too many", "session/queueing.py", "if len(self) >= self._most and", "if len(self) > self._most and", "scheduler: bounded_queue"),
-    ("scheduler: one text too many", "session/queueing.py", "if places > self.max_texts or tokens > self.max_tokens:", "if places > self.max_texts + 1 or tokens > self.max_tokens:", "scheduler: no_more_room"),
+    ("scheduler: one text too many", "session/queueing.py", "if places > self.max_texts or tokens > self.max_tokens:", "if places > self.max_texts + 1 or tokens > self.max_tokens:", "scheduler: no_more_texts"),
     ("scheduler: room for tokens", "session/queueing.py", "if places > self.max_texts or tokens > self.max_tokens:", "if places > self.max_texts:", "scheduler: no_more_room"),
     ("scheduler: tokens of a text that must wait", "session/queueing.py", "tokens -= tokens_of(text)", "pass", "scheduler: no_more_room"),
     ("scheduler: turns of clients", "session/queueing.py", "self._clients[client] = items", "self._clients[client] = items\n            self._clients.move_to_end(client, last=False)", "scheduler: take_turns takes_turns"),
