@@ -31,7 +31,7 @@ from helpers.gates import gate_parser, numbers_of
 from mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 120  # seconds of one test; what takes longer hangs
+PATIENCE = 60  # seconds of one test; what takes longer hangs
 
 
 class Build:

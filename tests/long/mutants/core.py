@@ -188,7 +188,7 @@ QUICK = {
     "pack: place of a pair": "formats: pack_bfloat16",
     "int8: sums of weights": "formats: pack_int8",
     "int8: rounding of weights": "formats: pack_int8",
-    "int4: factors": "formats: lose_as_little",
+    "int4: factors": "formats: pack_int4 lose_as_little",
     "cache: where one's own positions begin": "cache: read_it_in_place",
     "attend: lane of a key": "engine: agrees_with_the_reference",
     "attend: the keys of a head": "engine: agrees_with_the_reference",
