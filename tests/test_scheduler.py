@@ -366,6 +366,17 @@ def test_other_work_may_be_cancelled(model):
             scheduler.run(model.score, TEXT * 200, stride=64, deadline=1e-4).result(60)
 
 
+def test_who_waits_for_a_cancelled_call_is_told(model):
+    gate = threading.Event()
+    with model.scheduler() as scheduler:
+        scheduler.run(lambda deadline: gate.wait(20))
+        waiting = scheduler.run(lambda deadline: None)
+        assert waiting.cancel()
+        done, _ = wait([waiting], timeout=5)
+        gate.set()
+    assert done == {waiting}
+
+
 @pytest.mark.parametrize("rows", [1, 3, 16, 100, 512])
 def test_passes_in_turns_are_the_same_passes(model, rows):
     ids = np.arange(300, dtype=np.int32)

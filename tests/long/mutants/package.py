@@ -86,7 +86,7 @@ PACKAGE = [
     ("scheduler: a lost wake-up", "session/queueing.py", "self._waiting.put(request.client, request)\n            self._changed.notify()", "self._waiting.put(request.client, request)", "scheduler: asyncio company"),
     ("scheduler: a turn that is not passed on", "core/turns.py", "mine.acquire()  # released", "return  # released", "scheduler: turns_go_round in_turns"),
     ("scheduler: in a forked process", "session/scheduler.py", "if os.getpid() != self._process:\n            raise", "if False:\n            raise", "scheduler: forked"),
-    ("scheduler: a call that is cancelled while it waits", "session/scheduler.py", "if waited:", "if False:", "scheduler: cancelled"),
+    ("scheduler: a call that is cancelled while it waits", "session/scheduler.py", "if waited:", "if False:", "scheduler: is_told"),
     ("scheduler: a deadline that has passed", "core/deadline.py", "return \"deadline\" if perf_counter() >= self._end else None", "return None", "deadline: what_they_have"),
     # ---- files and jobs
     ("files: fsync is left out", "core/files.py", "_sync(file.fileno())  # before the rename", "# before the rename", "files: on_disk"),
