@@ -102,6 +102,8 @@ def tested(folder: Path, tests, *, all_of_them=False) -> tuple[bool, str]:
     )
     if result.returncode == 0:
         return True, "no test noticed"
+    if result.returncode in (3, 4, 5):  # pytest itself failed, or found no test
+        raise SystemExit(f"{' '.join(tests)}: {result.stdout}{result.stderr}")
     for line in result.stdout.splitlines():
         if line.startswith(("FAILED", "ERROR")):
             return False, line

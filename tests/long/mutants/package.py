@@ -93,7 +93,7 @@ PACKAGE = [
     ("files: the name before the bytes", "core/files.py", "_sync(file.fileno())  # before the rename: after a power failure the final name has all bytes or none\n        os.replace(unfinished, target)", "os.replace(unfinished, target)\n        _sync(file.fileno())", "files: on_disk"),
     ("files: the name before the flush", "core/files.py", "file.flush()\n        _sync(file.fileno())  # before the rename: after a power failure the final name has all bytes or none\n        os.replace(unfinished, target)", "os.replace(unfinished, target)\n        file.flush()\n        _sync(file.fileno())", "files: on_disk"),
     ("files: fsync of the directory", "core/files.py", "os.replace(unfinished, target)\n        _sync_directory(os.path.dirname(target))", "os.replace(unfinished, target)", "files: on_disk"),
-    ("files: permissions", "core/files.py", "os.fchmod(file.fileno(), stat.S_IMODE(mode))", "pass", "files packed cli: permissions"),
+    ("files: permissions", "core/files.py", "os.fchmod(file.fileno(), stat.S_IMODE(mode))", "pass", "files: permissions"),
     ("files: what is left of a failure", "core/files.py", "os.unlink(unfinished)  # while it is locked", "pass", "packed interrupts: failure_while_writing unfinished_files"),
     ("files: the lock is not taken", "core/files.py", "fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))", "pass", "files: two_writers killed"),
     ("files: through a link", "core/files.py", "os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o666", "os.O_WRONLY | os.O_CREAT, 0o666", "files: link"),
