@@ -225,6 +225,17 @@ def test_chunked_bodies(server):
     assert second.status == 413
 
 
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
+def test_the_longest_body_and_one_byte_more(server, more, status):
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b'{"text": "The king"}'.ljust((1 << 20) + more)
+    with connect(server) as connection:
+        connection.sendall(
+            head + chunked(*[body[at : at + (1 << 16)] for at in range(0, len(body), 1 << 16)])
+        )
+        assert Answer(connection).status == status
+
+
 def test_keep_alive_and_pipelining(server):
     one = request_bytes("POST", "/tokenize", b'{"text": "The"}')
     two = request_bytes("POST", "/tokenize", b'{"text": 1}')

@@ -104,7 +104,7 @@ PACKAGE = [
     ("jobs: the rest of an older journal", "corpus/journal.py", "os.ftruncate(self._opened, size)", "pass", "corpus_resume: changed_in_the_input"),
     ("jobs: a text that is null", "corpus/journal.py", "b\"\" if record.text is None else b\"\\0\" + record.text.encode()", "b\"\\0\" + record.text.encode()", "corpus_resume: null"),
     # ---- the server
-    ("server: one byte too many", "server/http.py", "if len(body) > most:", "if len(body) > most + 1:", "server_http: long_bodies chunked"),
+    ("server: one byte too many", "server/http.py", "if len(body) > most:", "if len(body) > most + 1:", "server_http: one_byte_more"),
     ("server: numbers that are not finite", "server/http.py", "return value if math.isfinite(value) else _refused(digits)", "return value", "server_http: bad_bodies"),
     ("server: a body that is null", "server/http.py", "if not isinstance(value, dict):", "if False:", "server_http: bad_bodies"),
     ("server: a key twice", "server/http.py", "object_pairs_hook=unique_keys,", "", "server_http: bad_bodies"),
