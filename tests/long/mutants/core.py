@@ -117,7 +117,6 @@ CORE = [
     ("run: the parts of a phase", "run.c", "end = part_begin(step->rows, part + 1, s.parts);", "end = part_begin(step->rows, part + 1, s.parts) - (part > 2);"),
     ("run: interrupts", "run.c", "if (answer) atomic_store(&r->stopped, answer);", ""),
     ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
-    ("team: an item that two threads claim", "team.h", "if (atomic_compare_exchange_weak_explicit(&queue->share[owner], &found, next + 1, memory_order_relaxed, memory_order_relaxed)) return", "atomic_store(&queue->share[owner], next + 1);\n            return"),
     ("team: floating-point state", "team.c", "fesetenv(FE_DFL_ENV);\n#if defined(__SSE__)\n    _mm_setcsr(0x1F80U);", "#if defined(__SSE__)\n"),
     ("integers: offset of the weights", "k_encode.inc.c", "total * (uint32_t)-128", "total * (uint32_t)-127"),
     ("integers: sums of a block of inputs", "k_encode.inc.c", "            sum = v_set1(0.0f);\n", ""),
@@ -203,7 +202,6 @@ QUICK = {
     "plan: hidden states of few rows": "hidden: kernel_by_kernel reads",
     "team: waiting for the end of a phase": "engine: equals_steps one_after_the_other",
     "team: floating-point state": "engine: floating_point_state",
-    "team: an item that two threads claim": "team: same_bits",
     "bert: later keys": "engine_bert: agrees_with_the_reference",
     "cross: whose keys": "engine_bert: in_company",
 }

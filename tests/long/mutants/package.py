@@ -110,7 +110,7 @@ PACKAGE = [
     ("server: a key twice", "server/http.py", "object_pairs_hook=unique_keys,", "", "server_http: bad_bodies"),
     ("server: sessions of other clients", "server/sessions.py", "if name is None:", "client = \"\"\n        if name is None:", "server_texts: out_of_reach"),
     ("server: memory of sessions", "server/sessions.py", "and n_tokens <= self._max_tokens", "", "server_texts: dropped"),
-    ("server: work for a client that has gone", "server/clients.py", "task.cancel()", "pass", "server_completions: gone disconnect leaves"),
+    ("server: work for a client that has gone", "server/clients.py", "task.cancel()", "pass", "server_completions: one_that_goes"),
     ("server: a wrong key", "server/shell.py", "hmac.compare_digest(given, known)", "known[:0] == given[:0]", "server_http: keys"),
-    ("server: a full queue", "server/http.py", "if isinstance(error, QueueFullError):", "if False:", "server_completions server_http: full queue busy"),
+    ("server: a full queue", "server/http.py", "if isinstance(error, QueueFullError):", "if False:", "server_http: full_queue"),
 ]  # fmt: skip
