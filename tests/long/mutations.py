@@ -8,7 +8,7 @@ description contains one. Works on copies of the tree in a temporary directory, 
 compiler and the build requirements); in one in which nothing is broken, the same tests must pass.
 
 Prints which test noticed, and failures with what reproduces them; status 1 if a mutation survived. Thirty
-cases take about two minutes on two cores, all of them an hour.
+cases take a few minutes on two cores, all of them some hours.
 """
 
 import os

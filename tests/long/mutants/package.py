@@ -62,9 +62,8 @@ PACKAGE = [
     # ---- caches, sessions, the scheduler
     ("cache: the lock is not taken", "core/_cache.pyx", "self.busy_in = os.getpid()\n        return 0", "return 0", "engine session cache: in_use twice same_time once"),
     ("cache: a prefix that shrinks", "core/_cache.pyx", "self.acquire_to_change()\n        self.length = n", "self.length = n", "cache: prefix_cannot_change"),
-    ("cache: positions beyond a copy", "core/_cache.pyx", "while first < last:", "while first < last - GPT2C_LANES:", "cache prefix_cache: same_bytes follows take"),
     ("cache: stale length", "core/_call.pyx", "cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]", "cache.length += 1", "engine: steps"),
-    ("cache: growth by a call that was interrupted", "core/_call.pyx", "raise self.errors[0]\n            warn_of_shortage()", "for i, cache in enumerate(self.caches):\n                    cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]\n                raise self.errors[0]\n            warn_of_shortage()", "interrupts deadline: pass_is_given_up moments"),
+    ("cache: growth by a call that was interrupted", "core/_call.pyx", "raise self.errors[0]\n            warn_of_shortage()", "for i, cache in enumerate(self.caches):\n                    cache.length += self.c.batch.row_start[i + 1] - self.c.batch.row_start[i]\n                raise self.errors[0]\n            warn_of_shortage()", "engine: ctrl_c_interrupts come_out"),
     ("cache: a lock that stays", "core/_call.pyx", "for cache in self.caches[:acquired]:", "for cache in self.caches[1:acquired]:", "cache session: interrupted follows parent usable"),
     ("session: nothing left to compute", "session/session.py", "min(common_length(self._held, ids), len(ids) - 1)", "min(common_length(self._held, ids), len(ids))", "session: same_text beginning_is_computed"),
     ("session: stale cache length", "session/session.py", "self._cache.truncate(n)\n        self.n_reused", "self.n_reused", "session: same_text beginning_is_computed"),
