@@ -17,6 +17,7 @@ src/tiles_emulated.h, for tests on CPUs without tiles; GPT2C_COVERAGE=1 counts t
 import os
 import platform
 import sys
+import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
@@ -47,7 +48,8 @@ if X86:
 
 COVERAGE = ["--coverage"] if os.environ.get("GPT2C_COVERAGE") else []
 FLAGS = ["-std=c11", "-g0", "-fno-lto", "-fvisibility=hidden", *COVERAGE]
-CYTHON_FLAGS = [*FLAGS, "-O2", "-DPy_LIMITED_API=0x030B0000"]
+ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Python has no stable ABI before 3.15
+CYTHON_FLAGS = [*FLAGS, "-O2", *(["-DPy_LIMITED_API=0x030B0000"] if ABI3 else [])]
 CORE_FLAGS = [
     *FLAGS,
     "-O3",
@@ -138,11 +140,11 @@ def check_kernel_files():
 
 
 def extension(name):
-    return Extension(f"gpt2c.core.{name}", [f"gpt2c/core/{name}.pyx"], py_limited_api=True)
+    return Extension(f"gpt2c.core.{name}", [f"gpt2c/core/{name}.pyx"], py_limited_api=ABI3)
 
 
 setup(
     ext_modules=[extension(name) for name in EXTENSIONS],
     cmdclass={"build_ext": BuildCore},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
 )

@@ -108,6 +108,25 @@ _HOMES = {
 }
 
 
+def _refuse_subinterpreter() -> None:
+    """Raise an ImportError that says what to do: NumPy's is vaguer, and on CPython 3.11 a mere warning."""
+    for name in ("_interpreters", "_xxsubinterpreters"):  # of CPython 3.13 and later; of 3.11 and 3.12
+        try:
+            interpreters = import_module(name)
+        except ImportError:
+            continue
+        if interpreters.get_current() != interpreters.get_main():
+            raise ImportError(
+                "gpt2c and NumPy work in the main interpreter only, and this is a subinterpreter: import "
+                "gpt2c in the main one (mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or use threads or "
+                "processes instead"
+            )
+        return
+
+
+_refuse_subinterpreter()
+
+
 def __getattr__(name: str) -> Any:
     if name == "edits":
         return import_module(f"{__name__}.edits")

@@ -3,9 +3,11 @@
 import signal
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 settings.register_profile("gpt2c", deadline=None)  # the first example may build a model
+# For long/mutations.py: whether anything fails, not the smallest example of it.
+settings.register_profile("mutations", deadline=None, database=None, phases=(Phase.explicit, Phase.generate))
 settings.load_profile("gpt2c")
 
 

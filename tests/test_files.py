@@ -53,6 +53,15 @@ def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path):
     assert target.read_text() == "one" and names(tmp_path) == ["file"]
 
 
+def test_a_file_that_is_replaced_keeps_its_permissions(tmp_path):
+    target = tmp_path / "file"
+    target.write_text("old")
+    target.chmod(0o640)
+    with replacing(str(target)) as file:
+        file.write("new")
+    assert target.read_text() == "new" and target.stat().st_mode & 0o7777 == 0o640
+
+
 def test_a_link_in_place_of_the_unfinished_file_is_not_written_through(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "out.part").symlink_to(tmp_path / "precious")

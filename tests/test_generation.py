@@ -76,6 +76,13 @@ def test_min_new_tokens_takes_the_best_token_that_is_no_eos():
     assert free.finish_reason == "eos", "without the minimum this text ends"
 
 
+def test_a_text_may_end_with_its_first_token():
+    model, _ = random_gpt2(2, eos_token_ids=(7,))
+    for options in ({}, {"num_beams": 2}, {"temperature": 1.0, "seed": 1}):
+        found = model.generate([1, 2], max_new_tokens=5, logit_bias={7: 1000.0}, **options)
+        assert (found.token_ids, found.finish_reason) == ([7], "eos")
+
+
 def test_eos_token_id_says_what_ends_this_text():
     model, weights = random_gpt2(2, eos_token_ids=tuple(range(0, 61, 2)))
     ids, _, margin = expected_greedy(model, weights, [1, 2], 12)
@@ -176,6 +183,8 @@ def test_ids_past_the_tokenizers_end_are_never_written():
     drawn = model.generate([1], max_new_tokens=250, temperature=50.0, seed=1, num_return_sequences=2)
     assert max(max(result.token_ids) for result in drawn) < n_text
     assert len({token for result in drawn for token in result.token_ids}) > 300  # it did draw far and wide
+    told = model.generate([1], max_new_tokens=30, top_logprobs=5).top_logprobs
+    assert len(told) == 30 and all(token < n_text for row in told for token, _ in row)
 
 
 # ---- seeds and company

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gpt2c import ContextLengthError
 from gpt2c.core import _engine
 from gpt2c.generation.options import SamplingOptions
+from gpt2c.tokenizer.characters import CharacterTokenizer
 
 N_CTX = 24
 
@@ -123,6 +124,18 @@ def test_the_beginning_of_a_prompt_can_be_left_out():
     assert short.prompt_token_ids == prompt[:15]
 
 
+def test_the_beginning_is_left_out_after_the_tokenizers_prefix():
+    class Prefixed(CharacterTokenizer):
+        prefix = (7,)
+
+    tokenizer = Prefixed([chr(0x30 + i) for i in range(61)], name="characters")
+    model, _ = random_gpt2(5, n_ctx=N_CTX, tokenizer=tokenizer)
+    cut = model.generate(
+        "".join(chr(0x30 + i) for i in range(40)), max_new_tokens=10, overflow="truncate_left"
+    )
+    assert cut.prompt_token_ids == [7, *range(26, 40)]
+
+
 def test_what_does_not_fit_is_refused():
     model, _ = random_gpt2(5, n_ctx=N_CTX)
     for options, message in (
@@ -131,6 +144,8 @@ def test_what_does_not_fit_is_refused():
     ):
         with pytest.raises(ContextLengthError, match=message):
             model.generate(list(range(40)), **options)
+    with pytest.raises(ContextLengthError, match="at most 9 new tokens fit after it: lower max_new_tokens"):
+        model.generate(list(range(16)), max_new_tokens=10)
     for options, message in (
         ({"overflow": "wrap"}, "overflow must be one of 'error', 'truncate_left', 'slide', not 'wrap'"),
         ({"overflow": "slide", "hop": 0}, "hop must be at least 1, not 0"),

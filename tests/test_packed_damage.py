@@ -259,6 +259,14 @@ def test_a_header_that_was_written_wrongly_is_refused(path, change, error, messa
         GPT2.from_pretrained(path)
 
 
+@pytest.mark.parametrize("vocabulary", [[], "words", 5])
+def test_a_vocabulary_that_is_no_object_is_refused(tmp_path, monkeypatch, vocabulary):
+    monkeypatch.setattr(CharacterTokenizer, "packed", lambda self: vocabulary)
+    save(tmp_path / "model.gpt2c")
+    with pytest.raises(CheckpointError, match=r"is damaged: its vocabulary holds .*; needed"):
+        GPT2.from_pretrained(tmp_path / "model.gpt2c")
+
+
 def test_arrays_that_are_not_aligned_are_refused(path):
     with_header(path, lambda header: None, more=1)
     with pytest.raises(CheckpointError, match=r"'h.0.attn.c_attn.weight' is U8.*needed: .* multiple of 64"):

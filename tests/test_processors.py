@@ -68,6 +68,12 @@ def test_presence_and_frequency_count_the_new_tokens():
     assert (row[7], row[9], row[5]) == (2, 2, 0)
 
 
+def test_a_text_as_long_as_an_ngram_may_not_repeat_it():
+    row = process([5, 5, 5], np.zeros(61), no_repeat_ngram_size=3)  # another 5 would repeat 5 5 5
+    assert np.flatnonzero(np.isneginf(row)).tolist() == [5]
+    assert np.isfinite(process([5, 5], np.zeros(61), no_repeat_ngram_size=3)).all()
+
+
 def test_everything_comes_in_its_order():
     """A bias first, so that the penalty of repetition sees it; then the penalties that subtract."""
     row = process(
@@ -196,6 +202,30 @@ def test_ids_outside_the_vocabulary_are_refused(option, value):
         ValueError, match=f"{option} names token 61, but the vocabulary has 61 tokens: 0 to 60"
     ):
         MODEL.generate([1], **{option: value})
+
+
+def test_what_equals_a_limit_stays():
+    """The weights are exp(0), exp(-1), exp(-2); then a spread of one around a mean of one."""
+    options = SamplingOptions(temperature=1.0, min_p=float(np.exp(-1.0)))
+    assert np.isfinite(filtered(np.array([0, -1, -2], np.float32), options)).tolist() == [True, True, False]
+    options = SamplingOptions(temperature=1.0, top_n_sigma=2.0)
+    assert np.isfinite(filtered(np.array([2, 0, 2, 0], np.float32), options)).tolist() == [True] * 4
+
+
+def test_of_equal_logits_the_lowest_ids_stay():
+    logits = np.array([1, 2, 0, 2, 2, 2], np.float32)
+    for limit in ({"top_k": 2}, {"top_p": 0.4}):
+        assert np.flatnonzero(
+            np.isfinite(filtered(logits, SamplingOptions(temperature=1.0, **limit)))
+        ).tolist() == [1, 3]
+
+
+@pytest.mark.parametrize(
+    "limit", [{"top_k": 2}, {"top_p": 0.4}, {"min_p": 0.1}, {"typical_p": 0.5}, {"top_n_sigma": 1.0}]
+)
+def test_where_all_is_forbidden_nothing_is_left(limit):
+    nothing = np.full(5, -np.inf, np.float32)
+    assert np.isneginf(filtered(nothing, SamplingOptions(temperature=1.0, **limit))).all()
 
 
 def test_what_removed_a_token_is_told():

@@ -205,9 +205,17 @@ def test_all_tools_are_pinned_with_hashes():
     assert {name.lower() for name in wanted} <= {requirement.partition("==")[0] for requirement in pinned}
 
 
-def test_the_workflow_pins_its_actions_and_calls_scripts_that_exist():
-    text = (ROOT / ".github/workflows/release.yml").read_text()
+@pytest.mark.parametrize("name", ["release", "tests"])
+def test_workflows_pin_their_actions_and_call_scripts_that_exist(name):
+    text = (ROOT / f".github/workflows/{name}.yml").read_text()
     uses = re.findall(r"(?:uses|container): (\S+)", text)
     assert uses and all(re.search(r"@(sha256:)?[0-9a-f]{40}", use) for use in uses)
-    scripts = re.findall(r"\.ci/[\w./-]+", text)
+    scripts = re.findall(r"(?:\.ci|tests)/[\w./-]+", text)
     assert scripts and all((ROOT / script).is_file() for script in scripts)
+
+
+def test_every_supported_python_is_tested_with_the_oldest_and_the_newest_numpy():
+    text = (ROOT / ".github/workflows/tests.yml").read_text()
+    assert "python: [cp311-cp311, cp312-cp312, cp313-cp313]" in text and "numpy: [oldest, newest]" in text
+    project = (ROOT / "pyproject.toml").read_text()
+    assert 'requires-python = ">=3.11"' in project

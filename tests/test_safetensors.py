@@ -282,6 +282,14 @@ def test_file_that_shrinks_after_it_was_opened(file):
         assert not opened.is_unchanged() and not opened.is_still_named()
 
 
+def test_short_reads_are_continued(file, monkeypatch):
+    """The system may give less than was asked for: after a signal, or from a file system over a network."""
+    whole = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: whole(fd, [buffers[0][:7]], offset))
+    values = np.arange(100)
+    assert tensor_of(header_of(file(safetensors_bytes({"a": values})))["a"]).tolist() == values.tolist()
+
+
 def test_file_that_is_renamed_after_it_was_opened(file):
     path = file(safetensors_bytes({"a": np.ones(100)}))
     with RegularFile(path) as opened:

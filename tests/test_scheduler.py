@@ -259,6 +259,16 @@ def test_no_more_room_is_taken_than_there_is(model):
             scheduler.submit("The king", max_new_tokens=1, num_beams=65)
 
 
+def test_no_more_texts_run_than_there_are_places(model):
+    most = []
+    with model.scheduler(max_texts=2) as scheduler:
+        texts = scheduler.submit(
+            ["The king"] * 6, max_new_tokens=5, notify=lambda _: most.append(scheduler.counts)
+        )
+        assert len(texts.future.result()) == 6
+    assert max(counts.running for counts in most) == 2
+
+
 def test_cancelled_within_a_token(model):
     told = []
 
@@ -390,6 +400,17 @@ def test_other_work_may_be_cancelled(model):
             future.result(60)
         with pytest.raises(gpt2c.DeadlineError):
             scheduler.run(model.score, TEXT * 200, stride=64, deadline=1e-4).result(60)
+
+
+def test_who_waits_for_a_cancelled_call_is_told(model):
+    gate = threading.Event()
+    with model.scheduler() as scheduler:
+        scheduler.run(lambda deadline: gate.wait(20))
+        waiting = scheduler.run(lambda deadline: None)
+        assert waiting.cancel()
+        done, _ = wait([waiting], timeout=5)
+        gate.set()
+    assert done == {waiting}
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16, 100, 512])

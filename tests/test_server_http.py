@@ -23,7 +23,9 @@ from helpers.served import Answer, ask, connect, read_all, request_bytes, send, 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gpt2c.errors import QueueFullError
 from gpt2c.server import http
+from gpt2c.server.http import error_response
 
 KEY, OTHER = "sk-first-key", "sk-other-key"
 QUICK = {"header_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "keep_alive_seconds": 1}
@@ -274,6 +276,17 @@ def test_chunked_bodies(server):
         second = Answer(connection)
     assert first.json == ask(server, "POST", "/tokenize", {"text": "The king"}).json and first.json["count"]
     assert second.status == 413
+
+
+@pytest.mark.parametrize(("more", "status"), [(0, 200), (1, 413)])
+def test_the_longest_body_and_one_byte_more(server, more, status):
+    head = b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b'{"text": "The king"}'.ljust((1 << 20) + more)
+    with connect(server) as connection:
+        connection.sendall(
+            head + chunked(*[body[at : at + (1 << 16)] for at in range(0, len(body), 1 << 16)])
+        )
+        assert Answer(connection).status == status
 
 
 def test_keep_alive_and_pipelining(server):
@@ -536,6 +549,13 @@ def test_the_log_has_a_line_for_each_request_and_no_text(server, caplog, monkeyp
         "POST /tokenize 200 S 0 tokens", "POST /tokenize 400 S 0 tokens",
         "GET /%1b[31m%0d%0asecond 404 S 0 tokens",
     ]  # fmt: skip
+
+
+def test_a_full_queue_says_when_to_come_back():
+    answer = error_response(QueueFullError("3 requests are waiting"))
+    assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
+    error = json.loads(answer.body)["error"]
+    assert (error["code"], error["type"]) == ("queue_full", "rate_limit_error")
 
 
 def test_an_unexpected_error_tells_the_client_nothing(bundled, caplog, monkeypatch):

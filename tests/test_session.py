@@ -183,6 +183,18 @@ def test_a_fork_goes_its_own_way(model):
     assert np.array_equal(fork.token_ids, model.encode(["Once upon a time a"])[0])
 
 
+def test_a_fork_leaves_what_was_computed(bundled):
+    """What the one forgets, the other still holds: keys and values are not shared."""
+    session = bundled.session("The king and the queen were")
+    session.suggest()
+    other = session.fork()
+    other.text = "The wolf ran"
+    other.suggest()
+    session.text += " very"
+    expected = bundled.suggest(session.text)
+    assert session.suggest() == expected and session.n_computed == 1
+
+
 def test_methods_of_the_model_take_a_session(model):
     session = model.session()
     text = "Once upon a time there was"

@@ -490,6 +490,28 @@ def test_a_pickle_of_too_many_instructions(monkeypatch):
         read_pickle(io.BytesIO(pickle.dumps([*range(20)], 2)), "a")
 
 
+@pytest.mark.parametrize("data", [b"(.", b"](a.", b"}(K\x01s.", b"(\x85."])
+def test_a_mark_is_no_value(data):
+    with pytest.raises(CheckpointError, match="a has a damaged pickle: a value is missing"):
+        read_pickle(io.BytesIO(b"\x80\x02" + data), "a")
+
+
+def test_an_announced_length_is_not_trusted():
+    """A few bytes cannot make the reader reserve gigabytes."""
+    for opcode, size in (
+        (b"B", "<I"),
+        (b"\x8e", "<Q"),
+        (b"X", "<I"),
+        (b"\x8d", "<Q"),
+    ):  # of bytes, and of texts
+        data = io.BytesIO(b"\x80\x04" + opcode + struct.pack(size, 2**31) + b".")
+        tracemalloc.start()
+        with pytest.raises(CheckpointError, match="announces a value of 2147483648 bytes"):
+            read_pickle(data, "a")
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+        tracemalloc.stop()
+
+
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),

@@ -9,14 +9,14 @@ from collections.abc import Iterator, Sequence
 __all__ = ["gate_parser", "numbers_of"]
 
 
-def gate_parser(doc: str, cases: int, names: Sequence[str], what: str) -> argparse.ArgumentParser:
-    """A parser with the options that gates share."""
+def gate_parser(doc: str, cases: int, names: Sequence[str] | None, what: str) -> argparse.ArgumentParser:
+    """A parser with the options that gates share; without ``names``, any may be given."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("--cases", type=int, default=cases)
     parser.add_argument("--minutes", type=float, help="stop after this time instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, metavar="I", help="begin with this case")
-    parser.add_argument("--only", nargs="+", choices=names, default=[*names], help=what)
+    parser.add_argument("--only", nargs="+", choices=names, default=[*(names or ())], help=what)
     return parser
 
 
