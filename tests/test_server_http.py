@@ -25,7 +25,6 @@ from hypothesis import strategies as st
 
 from gpt2c.errors import QueueFullError
 from gpt2c.server import http
-from gpt2c.server.http import error_response
 
 KEY, OTHER = "sk-first-key", "sk-other-key"
 QUICK = {"header_seconds": 0.5, "body_seconds": 0.5, "write_seconds": 0.5, "keep_alive_seconds": 1}
@@ -552,7 +551,7 @@ def test_the_log_has_a_line_for_each_request_and_no_text(server, caplog, monkeyp
 
 
 def test_a_full_queue_says_when_to_come_back():
-    answer = error_response(QueueFullError("3 requests are waiting"))
+    answer = http.error_response(QueueFullError("3 requests are waiting"))
     assert answer.status_code == 429 and answer.headers["retry-after"] == "1"
     error = json.loads(answer.body)["error"]
     assert (error["code"], error["type"]) == ("queue_full", "rate_limit_error")
