@@ -2,10 +2,10 @@
 
     python tests/long/mutations.py [--cases n | --minutes m] [--seed s] [--first i] [--only WORD …] [--jobs j]
 
-What is broken is in `mutants/`: places in C, Cython and Python. Subjects take turns, those that take seconds
-come first, and so a few cases are a spread of all; the default is all of them. With words, only those whose
-description contains one. Works on copies of the tree in a temporary directory, one for each job (needs a
-compiler and the build requirements); in one in which nothing is broken, the same tests must pass.
+What is broken is in `helpers/mutants/`: places in C, Cython and Python. Subjects take turns, those that take
+seconds come first, and so a few cases are a spread of all; the default is all of them. With words, only those
+whose description contains one. Works on copies of the tree in a temporary directory, one for each job (needs
+a compiler and the build requirements); in one in which nothing is broken, the same tests must pass.
 
 Prints which test noticed, and failures with what reproduces them; status 1 if a mutation survived. Thirty
 cases take a few minutes on two cores, all of them some hours.
@@ -28,7 +28,7 @@ from queue import SimpleQueue
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
 from helpers.gates import gate_parser, numbers_of
-from mutants import MUTANTS
+from helpers.mutants import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds of one test; what takes longer hangs
@@ -115,13 +115,8 @@ def tested(folder: Path, tests, *, all_of_them=False) -> tuple[bool, str]:
 def broken(mutant, folder: Path) -> str:
     """Break a file of a copy; gives what it was."""
     path = folder / mutant.file
-    original = path.read_text()
-    words = re.findall(r"\w+|[^\w\s]", mutant.text)
-    pattern = r"\s*".join(map(re.escape, words))
-    changed, found = re.subn(pattern, lambda _: mutant.replacement, original, count=1)
-    if not found:
-        raise SystemExit(f"{mutant.what}: {mutant.text!r} is not in {mutant.file}")
-    path.write_text(changed)
+    original, place = path.read_text(), mutant.place(folder)
+    path.write_text(original[: place.start()] + mutant.replacement + original[place.end() :])
     return original
 
 

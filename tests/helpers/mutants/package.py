@@ -23,7 +23,7 @@ PACKAGE = [
     ("torch: the end of a member", "checkpoint/torch_file.py", "if offset + member.file_size > file.size:", "if offset > file.size:", "torch_file: cannot_be cut_off"),
     ("torch: more elements than bytes", "checkpoint/torch_file.py", "if math.prod(tensor.shape) * itemsize > place.nbytes:", "if False:", "torch_file: cannot_be grow"),
     ("torch: a mark as a value", "checkpoint/pickled.py", "if value is _MARK:", "if False:", "torch_file: a_mark"),
-    ("torch: the length of a value", "checkpoint/pickled.py", "if n > _MOST_BYTES:", "if False:", "torch_file: announced"),
+    ("torch: the length of a value", "checkpoint/pickled.py", "if n > self._left:", "if False:", "torch_file: announced"),
     ("torch: a value inside itself", "checkpoint/torch_file.py", "if id(item) in active or depth > 50:", "if depth > 5000:", "torch_file: grow plain cannot_be"),
     ("gguf: overflow of a product", "checkpoint/gguf.py", "if count * nbytes > _MAX_BYTES:", "if False:", "gguf: tensors_that_cannot_be"),
     ("gguf: bytes behind the last tensor", "checkpoint/gguf.py", "if not end <= file.size <= end + -end % alignment:", "if not end <= file.size:", "gguf: bytes_behind"),
@@ -31,7 +31,7 @@ PACKAGE = [
     ("gguf: a tensor twice", "checkpoint/gguf.py", "if tensor.name in tensors:", "if False:", "gguf: tensors_that_cannot_be there_twice"),
     ("gguf: order of dimensions", "checkpoint/gguf.py", "tuple(reversed(sizes))", "tuple(sizes)", "gguf: model_of_transformers"),
     ("gguf: an alignment of zero", "checkpoint/gguf.py", "or found < 1 or", "or", "gguf: metadata_that_cannot_be alignments"),
-    ("gguf: elements of an array", "checkpoint/gguf.py", "if count > _MAX_ELEMENTS:", "if False:", "gguf: metadata_that_cannot_be header"),
+    ("gguf: elements of an array", "checkpoint/gguf.py", "if self._elements > _MAX_ELEMENTS:", "if False:", "gguf: metadata_that_cannot_be header"),
     ("config: heads that do not divide", "config.py", "if self.n_embd % self.n_head:", "if False:", "config: refused_by_name"),
     ("config: true as a size", "config.py", "def _is_int(value: Any) -> bool:", "def _is_int(value: Any) -> bool:\n    return isinstance(value, int)", "config: refused_by_name made_directly"),
     # ---- generation

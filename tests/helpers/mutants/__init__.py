@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import NamedTuple
 
 from .core import CORE, QUICK
@@ -22,6 +24,11 @@ class Mutant(NamedTuple):
     """Where the formatter breaks its lines does not matter."""
     replacement: str
     tests: tuple[str, ...]
+
+    def place(self, root: Path) -> re.Match | None:
+        """Where its text is in a tree."""
+        words = re.findall(r"\w+|[^\w\s]", self.text)
+        return re.search(r"\s*".join(map(re.escape, words)), (root / self.file).read_text())
 
     @property
     def subject(self) -> str:
