@@ -139,7 +139,7 @@ class Gate:
         kind, name = work
         source = self.folder / name
         if not source.exists():
-            made(name, [f"{n} {LONG[n : n + 500]}" for n in range(150)], self.folder)
+            made(name, [f"{n} {LONG[n : n + 500]}" for n in range(50)], self.folder)
         sampled = ("-n", 9, "--seed", 7) if kind == "generate" else ()
         return command(kind, source, "-o", f"{folder}/", "-t", 1, *sampled)
 
