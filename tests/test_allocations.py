@@ -1,6 +1,5 @@
 """Every allocation of a call fails once, NumPy's small buffers included: an error, and never a signal."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.command_line import environment
-from helpers.faults import compile_library
+from helpers.faults import compile_library, compiler
 
 HERE = Path(__file__).parent
 # Python and NumPy may raise a SystemError of their own for want of memory.
@@ -48,7 +47,7 @@ print(n)
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory):
-    if sys.platform != "linux" or shutil.which(os.environ.get("CC", "cc")) is None:
+    if sys.platform != "linux" or shutil.which(compiler()[0]) is None:
         pytest.skip("faults need Linux and a C compiler")
     return compile_library(tmp_path_factory.mktemp("faults"))
 

@@ -15,13 +15,17 @@ NEVER = 2**62
 LIBRARY = "libfaults.so"
 
 
+def compiler() -> list[str]:
+    """The command of the C compiler."""
+    return shlex.split(os.environ.get("CC", "cc"))
+
+
 def compile_library(folder: Path) -> Path:
     """Compile the library into a folder."""
     library = folder / LIBRARY
     source = Path(__file__).with_suffix(".c")
-    compiler = shlex.split(os.environ.get("CC", "cc"))
     subprocess.run(
-        [*compiler, "-O2", "-fPIC", "-shared", source, "-o", library, "-ldl", "-pthread"], check=True
+        [*compiler(), "-O2", "-fPIC", "-shared", source, "-o", library, "-ldl", "-pthread"], check=True
     )
     return library
 

@@ -11,11 +11,13 @@ Prints which test noticed, and failures with what reproduces them; status 1 if a
 cases take a few minutes on two cores, all of them some hours.
 """
 
+import contextlib
 import os
 import random
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,24 +95,27 @@ def tested(folder: Path, tests, *, all_of_them=False) -> tuple[bool, str]:
         "no:cacheprovider",
         "--hypothesis-profile=mutations",
     ]
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *([] if all_of_them else ["-x"]), *tests],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env=os.environ
-        | {"COLUMNS": "160", "PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive", "PYTEST_ADDOPTS": ""},
-    )
-    if result.returncode == 0:
+    command = [sys.executable, "-m", "pytest", *options, *([] if all_of_them else ["-x"]), *tests]
+    ours = {"COLUMNS": "160", "PYTHONPATH": str(folder), "OMP_WAIT_POLICY": "passive", "PYTEST_ADDOPTS": ""}
+    with tempfile.TemporaryFile("w+") as file:
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ | ours, stdout=file, stderr=file, start_new_session=True
+        )
+        try:
+            status = process.wait()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # children that hang, too
+        file.seek(0)
+        said = file.read()
+    if status == 0:
         return True, "no test noticed"
-    if result.returncode in (3, 4, 5):  # pytest itself failed, or found no test
-        raise SystemExit(f"{' '.join(tests)}: {result.stdout}{result.stderr}")
-    for line in result.stdout.splitlines():
+    if status in (3, 4, 5):  # pytest itself failed, or found no test
+        raise SystemExit(f"{' '.join(tests)}: {said}")
+    for line in said.splitlines():
         if line.startswith(("FAILED", "ERROR")):
             return False, line
-    if "Timeout" in result.stdout + result.stderr:
-        return False, f"hung for {PATIENCE} s"
-    return False, f"pytest ended with status {result.returncode}"
+    return False, f"hung for {PATIENCE} s" if "Timeout" in said else f"pytest ended with status {status}"
 
 
 def broken(mutant, folder: Path) -> str:
