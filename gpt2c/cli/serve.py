@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import signal
 from argparse import Namespace
@@ -12,7 +13,9 @@ from ..model import GPT2
 from .console import note
 from .loading import load_any
 
-__all__ = ["run"]
+__all__ = ["return_memory", "run"]
+
+M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 def run(arguments: Namespace) -> None:
@@ -30,6 +33,7 @@ def run(arguments: Namespace) -> None:
             f"on {host} other machines could use the server: give --api-key-file FILE with a key that they "
             "must send, or serve only this machine, with --host 127.0.0.1"
         )
+    return_memory()
     with bind(host, arguments.port) as bound:
         port = bound.getsockname()[1]
         settings = Settings(
@@ -52,6 +56,16 @@ def run(arguments: Namespace) -> None:
         server.run([bound])
     if server.signal == signal.SIGINT:
         raise KeyboardInterrupt
+
+
+def return_memory() -> None:
+    """Let blocks of a mebibyte or more, such as caches, go back to the system when they are freed.
+
+    Otherwise glibc soon keeps those of up to 32 MiB in its heaps, whose free parts no other block fits.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _keys(path: str) -> tuple[str, ...]:
