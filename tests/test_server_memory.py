@@ -23,7 +23,7 @@ np.ones(1 << 21, np.float32)  # glibc notes that blocks of up to 8 MiB come and 
 large, small = [], []
 for _ in range(50):
     large.append(np.ones(1 << 20, np.float32))
-    small.append(bytearray(5000))
+    small.append(bytearray(100_000))
 before = resident()
 del large
 print(before - resident() >> 20)
