@@ -8,6 +8,7 @@ Importing the package is cheap: NumPy, the compiled core and the tokenizer are l
 needs them.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -110,18 +111,16 @@ _HOMES = {
 
 def _refuse_subinterpreter() -> None:
     """Raise an ImportError that says what to do: NumPy's is vaguer, and on CPython 3.11 a mere warning."""
-    for name in ("_interpreters", "_xxsubinterpreters"):  # of CPython 3.13 and later; of 3.11 and 3.12
-        try:
-            interpreters = import_module(name)
-        except ImportError:
-            continue
-        if interpreters.get_current() != interpreters.get_main():
-            raise ImportError(
-                "gpt2c and NumPy work in the main interpreter only, and this is a subinterpreter: import "
-                "gpt2c in the main one (mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or use threads or "
-                "processes instead"
-            )
+    try:
+        interpreters = import_module("_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters")
+    except ImportError:  # this Python has none
         return
+    if interpreters.get_current() != interpreters.get_main():
+        raise ImportError(
+            "gpt2c and NumPy work in the main interpreter only, and this is a subinterpreter: import "
+            "gpt2c in the main one (mod_wsgi: WSGIApplicationGroup %{GLOBAL}), or use threads or "
+            "processes instead"
+        )
 
 
 _refuse_subinterpreter()

@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import math
-import mmap
 import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -24,6 +23,7 @@ from starlette.responses import JSONResponse
 
 from ..errors import ContextLengthError, DeadlineError, GPT2CError, QueueFullError, shown
 from ..json_values import unique_keys
+from ..tokenizer.base import can_reserve
 from .state import State
 
 __all__ = ["APIError", "Schema", "api_error", "checked", "error_body", "error_response", "read_json"]
@@ -136,7 +136,9 @@ def checked(fields: dict[str, Any], schema: type[S], n_bytes: int = 0) -> S:
 
     APIError names the wrong ones, of unknown ones the first few.
     """
-    _check_memory(_PER_BYTE * n_bytes)
+    if not can_reserve((1 << 20) + _PER_BYTE * n_bytes):  # for pydantic
+        message = "the server has not enough memory for this request; try again later"
+        raise APIError(503, message, headers={"Retry-After": "1"})
     known = schema.model_fields
     unknown = [name for name in fields if name not in known]
     if len(unknown) > MOST_UNKNOWN:
@@ -146,18 +148,6 @@ def checked(fields: dict[str, Any], schema: type[S], n_bytes: int = 0) -> S:
         return schema.model_validate(fields)
     except ValidationError as error:
         raise _problems(error, schema) from None
-
-
-def _check_memory(size: int) -> None:
-    """Raise APIError unless there is memory for pydantic, whose Rust code ends the process without.
-
-    It is reserved and given back, which guarantees nothing while other threads allocate.
-    """
-    try:
-        mmap.mmap(-1, (1 << 20) + size).close()
-    except OSError:
-        message = "the server has not enough memory for this request; try again later"
-        raise APIError(503, message, headers={"Retry-After": "1"}) from None
 
 
 async def _body(request: Request) -> bytes:

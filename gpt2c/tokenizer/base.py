@@ -16,6 +16,7 @@ from ..errors import TokenizerError, counted, shown
 __all__ = [
     "StreamDecoder",
     "Tokenizer",
+    "can_reserve",
     "check_id",
     "check_known",
     "check_memory",
@@ -249,20 +250,26 @@ def check_text(text: Any) -> None:
         ) from None
 
 
-def check_memory(text: str, per_byte: int, before: int = 1 << 20) -> None:
-    """Raise MemoryError unless a library can have ``per_byte`` bytes for each of a text, besides ``before``.
+def can_reserve(size: int) -> bool:
+    """Whether a library that is written in Rust, which ends the process without, can have this many bytes.
 
-    The libraries are written in Rust, which ends the process where an allocation fails. The memory is
-    reserved and given back, which guarantees nothing while other threads allocate.
+    They are reserved and given back, which guarantees nothing while other threads allocate.
     """
-    size = before + len(text) * (1 if text.isascii() else 4) * per_byte
     try:
         mmap.mmap(-1, size).close()
     except OSError:
+        return False
+    return True
+
+
+def check_memory(text: str, per_byte: int, before: int = 1 << 20) -> None:
+    """Raise MemoryError unless a library can have ``per_byte`` bytes for each of a text, and ``before``."""
+    size = before + len(text) * (1 if text.isascii() else 4) * per_byte
+    if not can_reserve(size):
         raise MemoryError(
             f"tokenizing {counted(len(text), 'character')} can take {-(-size >> 20):,} MiB, which the system "
             "does not give: split the text, or raise the limit"
-        ) from None
+        )
 
 
 def check_size(name: str, n_vocab: int, n_ids: int) -> None:

@@ -6,7 +6,17 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 
-__all__ = ["gate_parser", "numbers_of"]
+__all__ = ["Failure", "gate_parser", "numbers_of", "require"]
+
+
+class Failure(Exception):
+    """Something that a gate forbids."""
+
+
+def require(fine: object, problem: str) -> None:
+    """Raise Failure unless something holds."""
+    if not fine:
+        raise Failure(problem)
 
 
 def gate_parser(doc: str, cases: int, names: Sequence[str] | None, what: str) -> argparse.ArgumentParser:

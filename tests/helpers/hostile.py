@@ -13,7 +13,8 @@ import time
 from itertools import pairwise
 
 from .any_requests import GETS, SAMPLE, http, malformed, nearly_valid, raw, text, valid
-from .visitors import PATIENCE, Visitor, ask, checked, require
+from .gates import require
+from .visitors import PATIENCE, Visitor, ask, checked
 
 __all__ = ["CASES", "KNOWN", "TEXT", "VARYING", "post"]
 

@@ -17,23 +17,14 @@ import h11
 
 from .any_requests import MARK, http
 from .command_line import command, environment
+from .gates import Failure, require
 
-__all__ = ["Answer", "Failure", "Process", "Visitor", "ask", "checked", "require"]
+__all__ = ["Answer", "Process", "Visitor", "ask", "checked"]
 
 PATIENCE = 60  # seconds; what takes longer hangs
 LINE = re.compile(r"\S+ .*? \d{3} \d+\.\d{3} s \d+ tokens|.*listening on http://127\.0\.0\.1:(\d+)")
 LATE = 3  # seconds, after which a 408 may be right
 KINDS = {429: "rate_limit_error"}
-
-
-class Failure(Exception):
-    """Something that a server must not do."""
-
-
-def require(fine: object, problem: str) -> None:
-    """Raise Failure unless something holds."""
-    if not fine:
-        raise Failure(problem)
 
 
 class Answer(NamedTuple):

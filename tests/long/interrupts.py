@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
-from helpers.gates import gate_parser, numbers_of
+from helpers.gates import Failure, gate_parser, numbers_of, require
 from helpers.operations import OPERATIONS, Subject
 
 PATIENCE = 60  # seconds; what takes longer hangs
@@ -41,10 +41,6 @@ for line in sys.stdin:
     os.kill(os.getppid(), signal.SIGINT)
     print(now, flush=True)
 """
-
-
-class Failure(Exception):
-    """Something that the gate forbids."""
 
 
 class CtrlC:
@@ -111,11 +107,6 @@ class Stand:
         require(OPERATIONS[name](subject) == self.expected[name], f"other bytes from {name}")
         left = names(subject.folder) ^ self.files[subject.threads]
         require(not left, f"after {name} was done again: {sorted(left)}")
-
-
-def require(fine, problem):
-    if not fine:
-        raise Failure(problem)
 
 
 def names(folder):

@@ -26,7 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
 from helpers.command_line import command, environment
-from helpers.gates import gate_parser, numbers_of
+from helpers.gates import gate_parser, numbers_of, require
 from helpers.operations import LONG
 from helpers.served import ask
 from helpers.text_files import made
@@ -48,20 +48,11 @@ for text in [sys.argv[2], sys.argv[3]] * (int(sys.argv[4]) // 2):
 """
 
 
-class Failure(Exception):
-    """Something that the gate forbids."""
-
-
 class Address:
     """Where a server listens, as `helpers.served.ask` wants it."""
 
     def __init__(self, port):
         self.port = port
-
-
-def require(fine, problem):
-    if not fine:
-        raise Failure(problem)
 
 
 def contents(folder):

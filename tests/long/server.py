@@ -31,9 +31,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
 from helpers.any_requests import SAMPLE, http
-from helpers.gates import gate_parser, numbers_of
+from helpers.gates import Failure, gate_parser, numbers_of, require
 from helpers.hostile import CASES, KNOWN, TEXT, VARYING, post
-from helpers.visitors import Failure, Process, Visitor, ask, checked, require
+from helpers.visitors import Process, Visitor, ask, checked
 
 from gpt2c import GPT2
 
