@@ -91,6 +91,7 @@ def tested(folder: Path, tests, *, all_of_them=False) -> tuple[bool, str]:
         "-q",
         "--no-header",
         f"--timeout={PATIENCE}",
+        "--timeout-method=thread",  # a signal between two lines makes pytest itself fail
         "-p",
         "no:cacheprovider",
         "--hypothesis-profile=mutations",
