@@ -475,12 +475,23 @@ def test_archives_that_cannot_be(tmp_path):
     assert "its end is missing" in refused(path, bytes(good) + b"more")
     many = good[:-10] + struct.pack("<I", 2**31) + good[-6:]
     assert "its table has 2147483648 bytes" in refused(path, bytes(many))
+    assert "its table is not where its end says" in refused(path, b"PK\3\4" + bytes(good))
     beside = archive(data, [("archive/data/0", bytes(16)), ("other/data/1", bytes(16))])
     assert "'other/data/1', which is not in its folder archive/" in refused(path, beside)
     for version in (b"", b"x", b"11", b"0"):
         assert "of torch's format; supported: 1 to 10" in refused(path, archive(data, version=version))
     big = archive(data, [("archive/data/0", bytes(16)), ("archive/byteorder", b"big")])
     assert "is not little-endian" in refused(path, big)
+
+
+def test_an_archive_with_64_bit_numbers(tmp_path, monkeypatch):
+    """As those of more than 4 GiB."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 1)
+    good, path = archive(tensor(), [("archive/data/0", bytes(16))]), tmp_path / "a.bin"
+    assert b"PK\6\6" in good
+    path.write_bytes(good)
+    assert read(path).tolist() == [0] * 4
+    assert "its table is not where its end says" in refused(path, b"PK\3\4" + good)
 
 
 def test_a_pickle_of_too_many_instructions(monkeypatch):

@@ -32,6 +32,8 @@ __all__ = [
 
 # Maximum bytes of JSON in one file. The most expensive JSON takes 27 times as much memory.
 MAX_JSON = 2**19
+# Maximum keys of one JSON object at the top: a config.json has some 50, safetensors' headers one per tensor.
+_MOST_KEYS = 10_000
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 LLMC_MAGIC = 20240326
 GGUF_MAGIC = b"GGUF"
@@ -204,6 +206,8 @@ def parse_object(data: bytes, where: str, *, integers_only: bool = False) -> dic
         raise CheckpointError(f"{where} is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} holds {shown(value)}; needed: a JSON object")
+    if len(value) > _MOST_KEYS:
+        raise CheckpointError(f"{where} has {len(value)} keys; at most {_MOST_KEYS} are accepted")
     return value
 
 

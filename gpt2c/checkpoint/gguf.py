@@ -22,8 +22,8 @@ __all__ = ["GGUF", "TYPES", "read_gguf"]
 _VERSIONS = (2, 3)  # read alike; 3 also allows big-endian files
 # Maximum bytes before the data. A vocabulary of 50,000 tokens with its merges takes 2 MB.
 _MAX_HEADER = 8 * 2**20
-# Maximum entries of metadata, or tensors: a GPT-2 of 1,000 layers has 12,006.
-_MAX_ENTRIES = 2**14
+# Maximum entries of metadata, or tensors: GPT-2 1.5B has 580 tensors.
+_MAX_ENTRIES = 2**12
 # Maximum elements of all arrays together. A vocabulary of 50,000 tokens has 150,000, with merges and types.
 _MAX_ELEMENTS = 400_000
 _MAX_DIMENSIONS = 4
@@ -103,8 +103,15 @@ class _Header:
     def take(self, size: int, what: str) -> bytearray:
         """The next bytes; errors call them ``what``."""
         begin, end = self.at, self.at + size
+        if end > len(self._data):
+            self._read(end, what)
+        self.at = end
+        return self._data[begin:end]
+
+    def _read(self, end: int, what: str) -> None:
+        """Read to ``end`` at least."""
+        path = self._file.path
         if end > self._end:
-            path = self._file.path
             if self._end < self._file.size:
                 raise CheckpointError(
                     f"{path}: {what} reaches beyond byte {self._end}, the limit for a GPT-2 "
@@ -114,13 +121,10 @@ class _Header:
                 f"{path} is truncated or damaged: {what} would end at byte {end}, the file ends at "
                 f"{self._end}"
             )
+        missing = min(max(end, len(self._data) + _STEP), self._end) - len(self._data)
+        self._data += self._file.read(missing, len(self._data))
         if end > len(self._data):
-            missing = min(max(end, len(self._data) + _STEP), self._end) - len(self._data)
-            self._data += self._file.read(missing, len(self._data))
-            if end > len(self._data):
-                raise CheckpointError(f"{self._file.path} was truncated while its header was read")
-        self.at = end
-        return self._data[begin:end]
+            raise CheckpointError(f"{path} was truncated while its header was read")
 
     def number(self, code: str, what: str) -> Any:
         """The next number, of a format of `struct`."""
@@ -134,9 +138,15 @@ class _Header:
 
     def text(self, what: str) -> str:
         """The next string: its length and UTF-8."""
-        data = self.take(int.from_bytes(self.take(8, what), "little"), what)
+        begin = self.at + 8
+        if begin > len(self._data):
+            self._read(begin, what)
+        end = begin + int.from_bytes(self._data[self.at : begin], "little")
+        if end > len(self._data):
+            self._read(end, what)
+        self.at = end
         try:
-            return data.decode("utf-8")
+            return self._data[begin:end].decode()
         except UnicodeDecodeError as error:
             raise self._damaged(f"{what} is not UTF-8: {error}") from None
 

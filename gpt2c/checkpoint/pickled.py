@@ -19,7 +19,7 @@ from .torch_names import STORAGES, Name, Storage, is_size, named
 __all__ = ["MOST_BYTES", "read_pickle"]
 
 # Maximum instructions of a pickle: GPT-2 1.5B with the state of Adam has 68,000. Each takes up to 200 bytes.
-_MOST_INSTRUCTIONS = 200_000
+_MOST_INSTRUCTIONS = 100_000
 # Maximum bytes of a pickle; a text takes up to four times its bytes.
 MOST_BYTES = 4 * 2**20
 _LONGEST_NAME = 1000
@@ -103,13 +103,14 @@ class _Machine:
 
     def step(self, name: str, argument: Any) -> None:
         """Execute an instruction."""
-        if name in _LITERALS:
-            self.stack.append(_LITERALS[name](argument))
+        literal = _LITERALS.get(name)
+        if literal is not None:
+            self.stack.append(literal(argument))
             return
-        method = getattr(self, f"op_{name.lower()}", None)
+        method = _METHODS.get(name)
         if method is None:
             raise CheckpointError(f"{self.where} has a pickle with {name}, which no file of tensors needs")
-        method(argument)
+        method(self, argument)
 
     def _pop(self) -> Any:
         value = self.stack.pop()
@@ -241,6 +242,13 @@ class _Machine:
         if self.storages.setdefault(key, storage) != storage:
             raise ValueError("a storage is described in two ways")
         self.stack.append(storage)
+
+
+_METHODS: dict[str, Callable[[_Machine, Any], None]] = {
+    name.removeprefix("op_").upper(): method
+    for name, method in vars(_Machine).items()
+    if name.startswith("op_")
+}
 
 
 def _same(value: Hashable) -> Callable[[Any], Any]:

@@ -8,7 +8,7 @@ key, the name of a variable, its position (BundleEntryProto).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ..errors import CheckpointError, shown
@@ -19,8 +19,9 @@ __all__ = ["Variable", "read_index"]
 
 _MAGIC = bytes.fromhex("57fb808b247547db")
 _FOOTER = 48
-# Maximum size of the file; that of GPT-2 1.5B with the state of Adam has 150 kB.
+# Maximum size of the file, and number of variables; GPT-2 1.5B with the state of Adam: 150 kB, 1,742.
 _MAX_BYTES = 2**19
+_MAX_VARIABLES = 2**12
 # TensorFlow's own limit.
 _MOST_DIMS = 254
 # The reader version that current files require.
@@ -71,7 +72,12 @@ def read_index(file: RegularFile) -> tuple[int, dict[str, Variable]]:
     try:
         items = iter(_items(data))
         n_shards = _header(next(items, (b"", b"")))
-        return n_shards, {_text(key): _variable(value) for key, value in items}
+        variables: dict[str, Variable] = {}
+        for key, value in items:
+            if len(variables) == _MAX_VARIABLES:
+                raise _Refused(f"has too many variables for a GPT-2 (at most {_MAX_VARIABLES} are accepted)")
+            variables[_text(key)] = _variable(value)
+        return n_shards, variables
     except _Refused as reason:
         raise CheckpointError(f"{file.path} {reason}") from None
 
@@ -141,6 +147,8 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
     """A number in 7 bits per byte, the lowest first, and its end."""
+    if at < len(data) and data[at] < 0x80:  # as most are
+        return data[at], at + 1
     value = 0
     for count in range(10):
         if at + count >= len(data):
@@ -172,44 +180,48 @@ def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
         yield tag >> 3, value
 
 
-def _message(value: bytes, **fields: tuple[int, type]) -> dict[str, Any]:
-    """Some fields of a message, each with its number and its type, int or bytes.
+def _message(value: bytes, fields: Mapping[int, tuple[str, type]]) -> dict[str, Any]:
+    """Some fields of a message, by number: each with its name and its type, int or bytes.
 
     A missing field is 0 or empty. The last occurrence counts, as in protocol buffers.
     """
-    found: dict[str, Any] = {name: kind() for name, (_, kind) in fields.items()}
-    names = {number: name for name, (number, _) in fields.items()}
+    found: dict[str, Any] = {name: kind() for name, kind in fields.values()}
     for number, content in _fields(value):
-        name = names.get(number)
-        if name is not None:
-            if type(content) is not fields[name][1]:
+        if number in fields:
+            name, kind = fields[number]
+            if type(content) is not kind:
                 raise _Damaged("a message has a field of the wrong type")
             found[name] = content
     return found
 
 
+_HEADER = {1: ("shards", int), 2: ("is_big", int), 3: ("version", bytes)}
+_ENTRY = {
+    **{1: ("dtype", int), 2: ("shape", bytes), 3: ("shard", int)},
+    **{4: ("offset", int), 5: ("nbytes", int), 6: ("crc", bytes)},
+}
+
+
 def _header(item: tuple[bytes, bytes]) -> int:
     """The number of data files, from BundleHeaderProto."""
     key, value = item
-    header = _message(value, shards=(1, int), is_big=(2, int), version=(3, bytes))
+    header = _message(value, _HEADER)
     if key or not header["shards"]:
         raise _Damaged("the number of data files is missing")
     if header["is_big"]:
         raise _Refused("was written on a big-endian machine: save the model again on a little-endian one")
-    if _message(header["version"], consumer=(2, int))["consumer"] > _VERSION:
+    if _message(header["version"], {2: ("consumer", int)})["consumer"] > _VERSION:
         raise _Refused("needs a later reader than this one: give the model in another format")
     return int(header["shards"])
 
 
 def _variable(value: bytes) -> Variable:
     """BundleEntryProto."""
-    fields: dict[str, tuple[int, type]] = {"dtype": (1, int), "shape": (2, bytes), "shard": (3, int)}
-    fields |= {"offset": (4, int), "nbytes": (5, int), "crc": (6, bytes)}
-    entry = _message(value, **fields)
+    entry = _message(value, _ENTRY)
     sizes = [size for number, size in _fields(entry.pop("shape")) if number == 2]
     if not all(isinstance(size, bytes) for size in sizes):
         raise _Damaged("a message has a field of the wrong type")
-    dims = [_message(size, size=(1, int)) for size in sizes]
+    dims = [_message(size, {1: ("size", int)}) for size in sizes]
     if len(dims) > _MOST_DIMS:
         raise _Damaged(f"a variable has {len(dims)} dimensions")
     slices = [content for number, content in _fields(value) if number == 7]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import mmap
+import os
 import resource
 import tempfile
 import time
@@ -53,6 +54,7 @@ DATA = Path(__file__).parents[1] / "data"
 CORPUS = DATA / "corpus"
 """A folder per reader: small files, each of which the code handles in its own way."""
 SECONDS, MEGABYTES = 10, 64
+os.environ["RUST_BACKTRACE"] = "0"  # else a panic in tokenizers, which is caught, reads 67 MB of symbols
 _N_VOCAB = 1000
 
 

@@ -3,9 +3,10 @@
     python tests/long/mutations.py [--cases n | --minutes m] [--seed s] [--first i] [--only WORD …] [--jobs j]
 
 What is broken is in `helpers/mutants/`: places in C, Cython and Python. Subjects take turns, those that take
-seconds come first, and so a few cases are a spread of all; the default is all of them. With words, only those
-whose description contains one. Works on copies of the tree in a temporary directory, one for each job (needs
-a compiler and the build requirements); in one in which nothing is broken, the same tests must pass.
+seconds come first, and so a few cases are a spread of all; the default is all of them, but for those of
+instruction sets that the CPU lacks. With words, only those whose description contains one. Works on copies
+of the tree in a temporary directory, one for each job (needs a compiler and the build requirements); in one
+in which nothing is broken, the same tests must pass.
 
 Prints which test noticed, and failures with what reproduces them; status 1 if a mutation survived. Thirty
 cases take a few minutes on two cores, all of them some hours.
@@ -31,6 +32,8 @@ from queue import SimpleQueue
 sys.path.insert(0, str(Path(__file__).parents[1]))  # for helpers
 from helpers.gates import gate_parser, numbers_of
 from helpers.mutants import MUTANTS
+
+from gpt2c.core import _engine
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60  # seconds of one test; what takes longer hangs
@@ -59,7 +62,7 @@ class Build:
         else:
             name = "_kernels"
             for command in self.compile:
-                if includes(" ".join(command), Path(file).name, folder):
+                if includes(command, Path(file).name, folder):
                     run(command, folder)
         (link,) = [command for command in self.link if f"/{name}.abi3.so" in " ".join(command)]
         run(link, folder)
@@ -67,10 +70,16 @@ class Build:
         shutil.copy(folder / built, folder / "gpt2c" / "core" / built.name)
 
 
-def includes(command: str, file: str, folder: Path) -> bool:
-    """Whether a command compiles a file of src/: kernels include each other, other sources what they name."""
-    source = next((word for word in command.split() if word.startswith("src/")), None)
+def includes(command: list[str], file: str, folder: Path) -> bool:
+    """Whether a command compiles a file of src/ into what this CPU runs.
+
+    Kernels include each other, other sources what they name.
+    """
+    source = next((word for word in command if word.startswith("src/")), None)
     if source is None:
+        return False
+    kernels = re.match(r"src/kernels_(\w+)\.c", source)
+    if kernels and kernels[1] not in _engine.isas():
         return False
     if file.endswith(".inc.c") or file.startswith("vec"):
         return source.startswith("src/kernels_amx" if "amx" in file else "src/kernels_")
@@ -204,6 +213,8 @@ def main():
     options = parser.parse_args()
     words = options.only or [""]
     chosen = in_order([m for m in MUTANTS if any(word in m.what for word in words)], options.seed)
+    foreign = [mutant for mutant in chosen if mutant.isa not in (None, *_engine.isas())]
+    chosen = [mutant for mutant in chosen if mutant not in foreign]
     begun, alive, done = time.monotonic(), [], 0
     some = chosen[options.first :] if options.minutes else chosen[options.first :][: options.cases]
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(options.jobs) as pool:
@@ -229,6 +240,8 @@ def main():
         print(f"survived: {what} (--only {shlex.quote(what)})")
     for said in wrong:
         print(f"a test fails where nothing is broken: {said}")
+    if foreign:
+        print(f"not for this CPU: {', '.join(mutant.what for mutant in foreign)}")
     print(f"{done} mutations, {len(alive)} survived; {time.monotonic() - begun:.0f} s")
     return 1 if alive or wrong else 0
 

@@ -35,6 +35,13 @@ class Mutant(NamedTuple):
         return self.what.partition(":")[0]
 
     @property
+    def isa(self) -> str | None:
+        """The instruction set whose code alone it changes."""
+        if self.subject == "amx":
+            return "amx"
+        return "avx512" if "_mm512" in self.text else None
+
+    @property
     def is_compiled(self) -> bool:
         return not self.file.endswith(".py")
 
