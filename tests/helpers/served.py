@@ -6,6 +6,7 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from http.client import HTTPResponse
 
 from gpt2c.server.serving import bind, make_server
@@ -91,3 +92,12 @@ def read_all(connection):
         while piece := connection.recv(1 << 16):
             found += piece
     return found
+
+
+def eventually(holds):
+    """Wait until something holds: what a server does after its answer is seen a little later."""
+    for _ in range(200):
+        if holds():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it still does not hold")
