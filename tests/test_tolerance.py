@@ -86,8 +86,8 @@ def test_attention(T, head_dim, seed, scale):
     actual = e @ v / e.sum(axis=-1, keepdims=True)
     assert actual.dtype == np.float32
     exact = reference.softmax(
-        np.where(future, -np.inf, np.float64(q) @ np.float64(k).T * scale)
-    ) @ np.float64(v)
+        np.where(future, -np.inf, q.astype(np.float64) @ k.astype(np.float64).T * scale)
+    ) @ v.astype(np.float64)
     assert (np.abs(actual - exact) <= tolerance.attention_bound(q, k, v, scale)).all()
 
 

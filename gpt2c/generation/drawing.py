@@ -97,4 +97,4 @@ def _coin(seed: int, stream: int, position: int) -> float:
     """A number in [0, 1): the second of the block whose first one `_engine.sample` uses."""
     key, counter = np.array([seed, stream], np.uint64), np.array([position - 1, 0, 0, 0], np.uint64)
     word = np.random.Philox(key=key, counter=counter).random_raw(2)[1]  # it counts before it draws
-    return int(word >> 11) * 2.0**-53
+    return (int(word) >> 11) * 2.0**-53
