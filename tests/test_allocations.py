@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers.command_line import environment
 from helpers.faults import compile_library, compiler
@@ -43,6 +44,10 @@ for k in range(1, n + 1):
     assert os.waitpid(child, 0)[1] == 0, f"allocation {{k}} of {{n}}"
 print(n)
 """
+
+
+# Reductions of NumPy 1 do not check allocations of their own.
+pytestmark = pytest.mark.skipif(np.__version__.startswith("1."), reason="NumPy 1 dies without memory")
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ BATCH = 128
 ROW_GROUP = 64 << 20
 # Bytes: a file whose columns need not be read in pieces.
 SMALL = 16 << 20
+# Of a footer: columns or row groups, and bytes of a text. pyarrow makes room for what a damaged one announces.
+FOOTER = {"thrift_container_size_limit": 100_000, "thrift_string_size_limit": 16 << 20}
 
 
 def read_parquet(job: Job, options: FileOptions, text_only: bool) -> Iterator[Record]:
@@ -99,7 +101,8 @@ def _open(job: Job) -> Iterator[Any]:
         # Pages are read and decoded as needed. But a buffer becomes as large as a damaged page says it is, so
         # small files are read without one, column by column.
         buffer = 1 << 20 if os.path.getsize(job.source) > SMALL else 0
-        with load_parquet(job.source).ParquetFile(job.source, buffer_size=buffer, pre_buffer=False) as file:
+        reading = {"buffer_size": buffer, "pre_buffer": False, **FOOTER}
+        with load_parquet(job.source).ParquetFile(job.source, **reading) as file:
             yield file
     except pa.ArrowNotImplementedError as error:
         raise ValueError(f"{job.source}: pyarrow cannot read this kind of Parquet file: {error}") from None

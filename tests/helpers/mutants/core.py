@@ -119,7 +119,7 @@ CORE = [
     ("team: waiting for the end of a phase", "team.h", "memory_order_acquire) < end", "memory_order_acquire) < 0"),
     ("team: floating-point state", "team.c", "fesetenv(FE_DFL_ENV);\n#if defined(__SSE__)\n    _mm_setcsr(0x1F80U);", "#if defined(__SSE__)\n"),
     ("integers: offset of the weights", "k_encode.inc.c", "total * (uint32_t)-128", "total * (uint32_t)-127"),
-    ("integers: sums of a block of inputs", "k_encode.inc.c", "            sum = v_set1(0.0f);\n", ""),
+    ("integers: sums of a block of inputs", "k_encode.inc.c", "-128);\n            sum = v_set1(0.0f);\n", "-128);\n"),
     ("integers: scale of the inputs", "k_encode.inc.c", "r.head.scale = range / limit;", "r.head.scale = range / 126.0f;"),
     ("integers: offset of the inputs", "k_encode.inc.c", "r.head.scale * r.zero;", "r.head.scale * low;"),
     ("integers: inputs of both signs", "k_encode.inc.c", "high > -low ? high : -low", "high"),
