@@ -112,6 +112,20 @@ def test_file_systems_that_promise_little_are_written_to(tmp_path, monkeypatch):
     assert caught.value.filename == str(tmp_path / "other") and not (tmp_path / "other").exists()
 
 
+@pytest.mark.parametrize("take_over", [False, True])
+def test_nothing_is_left_of_a_file_that_cannot_be_emptied(take_over, tmp_path, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "ftruncate", refused)
+    with (
+        pytest.raises(OSError, match="cannot be written: Input/output error"),
+        replacing(str(tmp_path / "file"), take_over=take_over),
+    ):
+        raise AssertionError("it was opened")
+    assert [*tmp_path.iterdir()] == []
+
+
 @pytest.mark.parametrize("binary", [False, True])
 def test_a_full_disk_names_the_file(tmp_path, binary):
     with pytest.raises(OSError) as caught, replacing("/dev/full", binary=binary) as file:

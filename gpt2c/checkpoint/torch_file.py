@@ -26,8 +26,7 @@ from .torch_names import Name, Storage, Tensor
 __all__ = ["checksums", "read_torch_file"]
 
 _ZIP = b"PK\x03\x04"
-# Maximum bytes of a zip archive's table; that of GPT-2 1.5B with the state of Adam has 200 kB if its name has 30
-# characters.
+# Maximum bytes of a zip archive's table; that of GPT-2 1.5B with the state of Adam has 200 kB.
 _MOST_TABLE = 3 * 2**17
 _STEP = 2**20
 # The latest version of the format: kMaxSupportedFileFormatVersion in torch's caffe2/serialize/versions.h.

@@ -206,6 +206,7 @@ def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any
 
     while True:
         file = open(path, mode, encoding=encoding, opener=_open_no_link)  # noqa: SIM115
+        is_ours = False
         try:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
@@ -215,10 +216,14 @@ def _locked(path: str, mode: str, encoding: str | None, *, wait: bool) -> IO[Any
                 pass
             # The previous holder may have renamed or removed the file meanwhile.
             with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                is_ours = os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+                if is_ours:
                     os.ftruncate(file.fileno(), 0)
                     return file
         except BaseException:
+            if is_ours:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
             file.close()
             raise
         file.close()

@@ -30,7 +30,7 @@ BATCH = 128
 ROW_GROUP = 64 << 20
 # Bytes: a file whose columns need not be read in pieces.
 SMALL = 16 << 20
-# Of a footer: columns or row groups, and bytes of a text. pyarrow makes room for what a damaged one announces.
+# Columns or row groups, and bytes of a text: pyarrow makes room for what a damaged footer announces.
 FOOTER = {"thrift_container_size_limit": 100_000, "thrift_string_size_limit": 16 << 20}
 
 

@@ -127,9 +127,15 @@ class Child:
         return not any(thread.name.endswith("(run)") for thread in threading.enumerate())
 
     def damaged(self):
-        """What is wrong with the files: the journal and the unfinished file of scores are to be resumed."""
+        """What is wrong with the files: the journal of scores is to be resumed.
+
+        An empty unfinished file of scores stays where memory ends while it is opened: another process may
+        have opened it, too. The next run takes it over.
+        """
         found = files(self.subject.folder)
         left = {name for name in found.keys() - self.files.keys() if not name.endswith(".journal")}
+        if not found.get("scores/texts.jsonl.part"):
+            left.discard("scores/texts.jsonl.part")
         if left:
             return f"left {sorted(left)}"
         for name, data in self.files.items():
