@@ -53,7 +53,8 @@ def public():
 
 
 def is_own(method):
-    return (getattr(method, "__module__", None) or "").startswith("gpt2c.")
+    of_gpt2c = (getattr(method, "__module__", None) or "").startswith("gpt2c.")
+    return of_gpt2c and hasattr(method, "__qualname__")  # a cached property is a routine from 3.13 on
 
 
 def examples(value):

@@ -222,10 +222,12 @@ def test_mirostat_steers_the_surprise(bundled):
         assert tau - 0.3 < np.mean(means) < tau + 1.0
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("temperature", [1e-40, 1e-200])
 @pytest.mark.parametrize("options", EACH, ids=str)
-def test_a_very_low_temperature_is_no_special_case(options):
+def test_a_very_low_temperature_is_no_special_case(options, temperature):
     """Logits over it are far beyond float32; what is left is drawn as by the compiled sampler."""
-    found = MODEL.generate([1, 2], max_new_tokens=8, temperature=1e-40, seed=1, **options)
+    found = MODEL.generate([1, 2], max_new_tokens=8, temperature=temperature, seed=1, **options)
     assert found.token_ids == MODEL.generate([1, 2], max_new_tokens=8).token_ids
 
 

@@ -257,7 +257,9 @@ def filtered(
 
     if options.top_n_sigma:
         values = scaled[order]
-        keep("top_n_sigma", values >= values[0] - options.top_n_sigma * values.std())
+        with np.errstate(over="ignore"):  # by a tiny temperature, which keeps only the greatest anyway
+            least_logit = values[0] - options.top_n_sigma * values.std()
+        keep("top_n_sigma", values >= least_logit)
     if options.top_k:
         keep("top_k", slice(options.top_k))
     if options.top_p < 1:  # as few as it takes to reach top_p
