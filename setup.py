@@ -49,7 +49,10 @@ if X86:
 COVERAGE = ["--coverage"] if os.environ.get("GPT2C_COVERAGE") else []
 FLAGS = ["-std=c11", "-g0", "-fno-lto", "-fvisibility=hidden", *COVERAGE]
 ABI3 = not sysconfig.get_config_var("Py_GIL_DISABLED")  # free-threaded Python has no stable ABI before 3.15
-CYTHON_FLAGS = [*FLAGS, "-O2", *(["-DPy_LIMITED_API=0x030B0000"] if ABI3 else [])]
+# False and others are immortal from Python 3.12 on. Compiled there, Cython's code loses references to them in
+# 3.11, whatever the limited API: after some thousand calls, Python 3.11 would end.
+OLDEST = min(sys.version_info[1], 12)
+CYTHON_FLAGS = [*FLAGS, "-O2", *([f"-DPy_LIMITED_API=0x03{OLDEST:02X}0000"] if ABI3 else [])]
 CORE_FLAGS = [
     *FLAGS,
     "-O3",
@@ -146,5 +149,5 @@ def extension(name):
 setup(
     ext_modules=[extension(name) for name in EXTENSIONS],
     cmdclass={"build_ext": BuildCore},
-    options={"bdist_wheel": {"py_limited_api": "cp311"}} if ABI3 else {},
+    options={"bdist_wheel": {"py_limited_api": f"cp3{OLDEST}"}} if ABI3 else {},
 )

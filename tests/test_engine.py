@@ -735,6 +735,25 @@ def test_cache_used_twice_in_a_call(weights):
     _engine.forward(weights, [(cache, ids_of(2))])  # it is free again
 
 
+def test_calls_keep_and_lose_no_references_to_constants(weights):
+    """Code that was compiled with a later CPython does in 3.11, which ends after thousands of calls."""
+    ids, scored = ids_of(8), (np.arange(8), ids_of(8))
+
+    def call():
+        logits_of(weights, ids, pieces=[3])
+        _engine.score(weights, [(_engine.KVCache(weights), ids)], [scored])
+
+    def references():
+        return [sys.getrefcount(value) for value in (True, False, None, Ellipsis, ())]
+
+    call()
+    before = references()
+    for _ in range(200):
+        call()
+    changes = [after - count for after, count in zip(references(), before, strict=True)]
+    assert max(map(abs, changes)) < 100, changes
+
+
 def test_cache_used_by_two_threads_at_once():
     weights, ids, cache, worker = call_under_way()
     assert worker.is_alive(), "the call was over too soon to show anything"
