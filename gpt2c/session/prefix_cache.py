@@ -107,23 +107,28 @@ class PrefixCache:
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
         """Copy the blocks of a text that are not stored yet."""
         keys = [ids[:end].tobytes() for end in range(BLOCK, len(ids) + 1, BLOCK)]
+        # No loop here: from CPython 3.12 on, an interrupt where a loop skips the rest of its body leaves a with
+        # block without its __exit__, and the lock would be held forever.
         with self._lock:
-            self._use([key for key in keys if key in self._blocks])
-            nbytes = self.nbytes
-            for i, key in enumerate(keys):
-                known = self._blocks.get(key)
-                if known is not None and known.dtype == cache.dtype:
-                    continue
-                block = type(cache)(cache.weights, BLOCK, cache.dtype)
-                nbytes += block.nbytes - (0 if known is None else self._blocks.pop(key).nbytes)
-                while nbytes > self.size:
-                    oldest = next(iter(self._blocks), None)
-                    if oldest is None or oldest in keys[:i]:
-                        return  # nothing else is left to evict
-                    nbytes -= self._blocks.pop(oldest).nbytes
-                block.take(cache, i * BLOCK, (i + 1) * BLOCK)
-                self._blocks[key] = block
-                self._use(keys[: i + 1])
+            self._keep(keys, cache)
+
+    def _keep(self, keys: Sequence[bytes], cache: KVCache) -> None:
+        self._use([key for key in keys if key in self._blocks])
+        nbytes = self.nbytes
+        for i, key in enumerate(keys):
+            known = self._blocks.get(key)
+            if known is not None and known.dtype == cache.dtype:
+                continue
+            block = type(cache)(cache.weights, BLOCK, cache.dtype)
+            nbytes += block.nbytes - (0 if known is None else self._blocks.pop(key).nbytes)
+            while nbytes > self.size:
+                oldest = next(iter(self._blocks), None)
+                if oldest is None or oldest in keys[:i]:
+                    return  # nothing else is left to evict
+                nbytes -= self._blocks.pop(oldest).nbytes
+            block.take(cache, i * BLOCK, (i + 1) * BLOCK)
+            self._blocks[key] = block
+            self._use(keys[: i + 1])
 
     def _use(self, keys: Sequence[bytes]) -> None:
         """Mark the blocks of a text as used: its first is evicted last, as the others need it."""
