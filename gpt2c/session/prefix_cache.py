@@ -107,8 +107,8 @@ class PrefixCache:
     def keep(self, ids: np.ndarray, cache: KVCache) -> None:
         """Copy the blocks of a text that are not stored yet."""
         keys = [ids[:end].tobytes() for end in range(BLOCK, len(ids) + 1, BLOCK)]
-        # No loop here: from CPython 3.12 on, an interrupt where a loop skips the rest of its body leaves a with
-        # block without its __exit__, and the lock would be held forever.
+        # No loop here: from CPython 3.12 on, an interrupt where a loop skips the rest of its body leaves a
+        # with block without its __exit__, and the lock would be held forever.
         with self._lock:
             self._keep(keys, cache)
 
