@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .core import CORE, QUICK
+from .core import CORE, ISA, QUICK
 from .package import PACKAGE
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -39,7 +39,7 @@ class Mutant(NamedTuple):
         """The instruction set whose code alone it changes."""
         if self.subject == "amx":
             return "amx"
-        return "avx512" if "_mm512" in self.text else None
+        return ISA.get(self.what, "avx512" if "_mm512" in self.text else None)
 
     @property
     def is_compiled(self) -> bool:

@@ -1,4 +1,6 @@
-"""What is broken in the C core: (what, file of src/, text, replacement). QUICK has some with fewer tests."""
+"""What is broken in the C core: (what, file of src/, text, replacement).
+
+QUICK has some with fewer tests, ISA those that change the code of one instruction set alone."""
 
 CORE = [
     ("exp: a coefficient", "k_elementwise.inc.c", "8.333263919e-03f", "8.433263919e-03f"),
@@ -206,3 +208,9 @@ QUICK = {
     "cross: whose keys": "engine_bert: in_company",
 }
 """The tests of those that take seconds, since one or two files are compiled."""
+
+ISA = {
+    "wide: the second line": "avx512vnni",
+    "bfloat16: sums of earlier blocks of pairs": "avx512bf16",
+    "bfloat16: the last step of a row": "avx512bf16",
+}
