@@ -49,7 +49,7 @@ PACKAGE = [
     ("filters: min_p at its limit", "generation/processors.py", "weights >= options.min_p", "weights > options.min_p", "processors: equals_a_limit"),
     ("filters: typical_p, one token", "generation/processors.py", "np.cumsum(p[order]), mass)) + 1", "np.cumsum(p[order]), mass))", "samplers: same_tokens"),
     ("filters: xtc, the last above the threshold", "generation/processors.py", "max(0, above - 1)", "max(0, above)", "samplers: same_tokens"),
-    ("filters: top_n_sigma at its limit", "generation/processors.py", "values >= values[0] - options.top_n_sigma", "values > values[0] - options.top_n_sigma", "processors: equals_a_limit"),
+    ("filters: top_n_sigma at its limit", "generation/processors.py", "values >= least_logit", "values > least_logit", "processors: equals_a_limit"),
     ("filters: of equal logits the lowest ids", "generation/processors.py", "np.argsort(-scaled, kind=\"stable\")", "np.argsort(scaled)[::-1]", "processors: lowest_ids"),
     ("filters: nothing is left", "generation/processors.py", "if not len(order):", "if False:", "processors: nothing_is_left"),
     ("penalties: repetition below zero", "generation/processors.py", "np.where(seen > 0, seen / penalty, seen * penalty)", "seen / penalty", "processors: filters_equal"),
