@@ -6,7 +6,8 @@
 The abi3 wheel, built with this Python unless it is given, goes into a new environment for each interpreter
 (by default those of INTERPRETERS that are on PATH or among pyenv's) and each NumPy. Far from the sources it
 has to import, generate, score, tokenize, save and load, and run as a command. With --suite, the tests of a
-copy of the tree have to pass, too, which takes some ten minutes an environment on two cores ("-- -n 2").
+copy of the tree have to pass, too, with the oldest or newest pyarrow as well, which takes some ten minutes an
+environment on two cores ("-- -n 2").
 
 Prints a line for each environment, with versions; status 1 if anything failed or nothing could be tried.
 """
@@ -25,8 +26,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 INTERPRETERS = ("3.11", "3.12", "3.13")
-# The first NumPy with wheels for an interpreter that is newer than the oldest one allowed.
-FIRST_NUMPY = {"3.12": "1.26.0", "3.13": "2.1.0"}
+# The first releases with wheels for an interpreter, where they are newer than the oldest ones allowed.
+FIRST = {"3.12": {"numpy": "1.26.0"}, "3.13": {"numpy": "2.1.0", "pyarrow": "18.0.0"}}
 
 SMOKE = """
 import subprocess, sys
@@ -72,12 +73,12 @@ def version_of(python: Path) -> str:
     return run([python, "-c", program]).strip()
 
 
-def oldest_numpy(version: str) -> str:
-    """The requirement for the oldest NumPy that pyproject.toml allows and that has wheels."""
+def oldest(package: str, version: str) -> str:
+    """The requirement for the oldest release that pyproject.toml allows and that has wheels."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (requirement,) = (one for one in project["dependencies"] if one.startswith("numpy"))
-    least = re.fullmatch(r"numpy>=([\d.]+)", requirement)[1]
-    return f"numpy=={FIRST_NUMPY.get(version, least)}"
+    requirements = " ".join([*project["dependencies"], *project["optional-dependencies"]["parquet"]])
+    least = re.search(rf"{package}>=([\d.]+)", requirements)[1]
+    return f"{package}=={FIRST.get(version, {}).get(package, least)}"
 
 
 def run(command, folder=None, **more) -> str:
@@ -109,13 +110,12 @@ def copied(folder: Path) -> Path:
 
 
 class Environment:
-    """An interpreter with the wheel and a NumPy."""
+    """An interpreter with the wheel and a NumPy; for the tests a pyarrow of its time."""
 
-    def __init__(self, python: Path, numpy: str, wheel: Path, folder: Path):
-        self.folder, self.wheel = folder, wheel
+    def __init__(self, python: Path, wheel: Path, folder: Path, numpy: str, pyarrow: str):
+        self.folder, self.wheel, self.numpy, self.pyarrow = folder, wheel, numpy, pyarrow
         run([python, "-m", "venv", folder / "venv"])
         self.python = folder / "venv" / "bin" / "python"
-        self.numpy = numpy
         self.install(wheel)
 
     def install(self, *packages):
@@ -128,7 +128,7 @@ class Environment:
 
     def suite(self, words) -> str:
         """The last line of the tests, which find the wheel's modules in a copy of the tree."""
-        self.install(f"gpt2c[test] @ {self.wheel.as_uri()}", "pytest-xdist")
+        self.install(f"gpt2c[test] @ {self.wheel.as_uri()}", "pytest-xdist", self.pyarrow)
         tree = copied(self.folder / "tree")
         with zipfile.ZipFile(self.wheel) as wheel:
             for name in wheel.namelist():
@@ -159,10 +159,12 @@ def main():
             version = version_of(python)
             for which in options.numpy:
                 tried += 1
-                numpy = oldest_numpy(version) if which == "oldest" else "numpy"
+                versions = ["numpy", "pyarrow"]
+                if which == "oldest":
+                    versions = [oldest(package, version) for package in versions]
                 since = time.monotonic()
                 try:
-                    environment = Environment(python, numpy, wheel, place / str(tried))
+                    environment = Environment(python, wheel, place / str(tried), *versions)
                     said = environment.smoke()
                     if options.suite:
                         said += f": {environment.suite(options.words)}"
