@@ -625,7 +625,8 @@ def start_until_second(corpus, tmp_path):
         stdout=subprocess.DEVNULL,
     )
     end = time.monotonic() + TIMEOUT
-    while not (tmp_path / "out" / "b.jsonl.gz.part").exists():
+    begun = [tmp_path / "out" / name for name in ("b.jsonl.gz.part", "_b.jsonl.gz.journal")]
+    while not all(path.exists() for path in begun):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.005)
     assert (tmp_path / "out" / "a.jsonl").exists()
