@@ -27,7 +27,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 INTERPRETERS = ("3.11", "3.12", "3.13")
 # The first releases with wheels for an interpreter, where they are newer than the oldest ones allowed.
-FIRST = {"3.12": {"numpy": "1.26.0"}, "3.13": {"numpy": "2.1.0", "pyarrow": "18.0.0"}}
+# (In 2.1.0, np.set_printoptions returns what examples of the documentation would print.)
+FIRST = {"3.12": {"numpy": "1.26.0"}, "3.13": {"numpy": "2.1.1", "pyarrow": "18.0.0"}}
 
 SMOKE = """
 import subprocess, sys
