@@ -751,7 +751,9 @@ def test_calls_keep_and_lose_no_references_to_constants(weights):
     for _ in range(200):
         call()
     changes = [after - count for after, count in zip(references(), before, strict=True)]
-    assert max(map(abs, changes)) < 100, changes
+    assert min(changes) > -100, changes
+    # Later, they are immortal: CPython does not take back what code for 3.11 adds.
+    assert max(changes) < 100 or sys.version_info >= (3, 12), changes
 
 
 def test_cache_used_by_two_threads_at_once():

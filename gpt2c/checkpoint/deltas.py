@@ -45,7 +45,7 @@ class _Added(NamedTuple):
     def prepare(self, read: _Read, blocks: Blocks) -> Apply:
         a, b = read(self.pair.a), read(self.pair.b)
         left, right = (a.T, b.T) if self.pair.transposed else (b, a)
-        right = right * np.float64(self.pair.scaling * self.weight)
+        right = right.astype(np.float64) * (self.pair.scaling * self.weight)
 
         def add(block: np.ndarray, begin: int) -> None:
             block += left[begin : begin + len(block)].astype(np.float64) @ right
@@ -80,7 +80,7 @@ class _Bias(NamedTuple):
         _check_shape(self.values, shape)
 
     def prepare(self, read: _Read, blocks: Blocks) -> Apply:
-        values = read(self.values) * np.float64(self.scaling)
+        values = read(self.values).astype(np.float64) * self.scaling
 
         def add(block: np.ndarray, begin: int) -> None:
             block += values[begin : begin + len(block)]
