@@ -23,7 +23,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from helpers.command_line import TIMEOUT, command, environment, run
-from helpers.text_files import zstd
+from helpers.text_files import write_parquet, zstd
 from helpers.toys import bundled_tokenizer, random_gpt2
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -283,7 +283,7 @@ def test_parquet_with_other_kinds_of_text(kind, model, tmp_path):
     table = pa.table(
         {"text": pa.array(TEXTS).cast(kind) if kind != pa.string_view() else pa.array(TEXTS, kind)}
     )
-    parquet.write_table(table, tmp_path / "a.parquet")
+    write_parquet(table, tmp_path / "a.parquet")
     found = parquet.read_table(scored(model, tmp_path / "a.parquet", tmp_path))
     assert found.schema.field("text").type == kind and found["text"].to_pylist() == TEXTS
     assert found["gpt2c_logprob"].to_pylist() == [told(model, text)["logprob"] for text in TEXTS]

@@ -14,6 +14,7 @@ import tracemalloc
 import pyarrow as pa
 import pytest
 from helpers.command_line import run
+from helpers.text_files import write_parquet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
@@ -340,7 +341,7 @@ def test_a_mark_before_a_single_text(by, tmp_path):
 @pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_binary_texts(kind, model, tmp_path):
     table = pa.table({"text": pa.array([text.encode() for text in TEXTS] + [None], kind)})
-    parquet.write_table(table, tmp_path / "a.parquet")
+    write_parquet(table, tmp_path / "a.parquet")
     found = parquet.read_table(scored(model, tmp_path / "a.parquet", tmp_path))
     assert found.select(["text"]).equals(parquet.read_table(tmp_path / "a.parquet"))
     assert found["gpt2c_logprob"].to_pylist() == [told(model, text)["logprob"] for text in [*TEXTS, None]]

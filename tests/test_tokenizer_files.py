@@ -336,6 +336,9 @@ def test_damaged_files(tmp_path):
         (described(post_processor={"type": "Sequence", "processors": 1.5}), "its post_processor None is not"),
         (described(post_processor={"type": "Nonsense"}), "its post_processor 'Nonsense' is not known"),
         (described(post_processor={"type": "TemplateProcessing", "single": [
+            {"SpecialToken": {"id": "a"}}, {"Sequence": {"id": "A"}}], "special_tokens": {"a": {"ids": {}}}}),
+         "the post_processor is damaged"),
+        (described(post_processor={"type": "TemplateProcessing", "single": [
             {"SpecialToken": {"id": "x"}}, {"Sequence": {}}], "special_tokens": {"x": {"ids": [999]}}}),
          "the post_processor adds the unknown id 999"),
     ]  # fmt: skip

@@ -83,9 +83,10 @@ def _template(step: dict[str, Any]) -> tuple[list[Any], list[Any]]:
                 raise ValueError("the text occurs in it twice")
             after = []
         else:
-            (before if after is None else after).extend(
-                step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
-            )
+            ids = step["special_tokens"][piece["SpecialToken"]["id"]]["ids"]
+            if not isinstance(ids, list):
+                raise TypeError("the ids of a token are not a list")
+            (before if after is None else after).extend(ids)
     if after is None:
         raise ValueError("the text does not occur in it")
     return before, after

@@ -6,6 +6,7 @@ import json
 import sys
 
 import pyarrow as pa
+import pytest
 from pyarrow import parquet
 
 if sys.version_info >= (3, 14):
@@ -13,7 +14,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["made", "zstd"]
+__all__ = ["made", "write_parquet", "zstd"]
 
 
 def made(name, data, folder):
@@ -29,3 +30,11 @@ def made(name, data, folder):
     else:
         path.write_bytes(zstd.compress(lines.encode()) if name.endswith(".zst") else lines.encode())
     return path
+
+
+def write_parquet(table, path):
+    """Write a table; the test is skipped if this pyarrow cannot write its types."""
+    try:
+        parquet.write_table(table, path)
+    except pa.ArrowNotImplementedError as error:
+        pytest.skip(f"pyarrow {pa.__version__}: {error}")
